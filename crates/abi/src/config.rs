@@ -1,0 +1,25 @@
+use crate::Addr;
+
+/// How many prefix lengths of [`ROUTES`](crate::map::ROUTES) keys a node can look up.
+pub const MAX_BLOCK_SIZES: usize = 8;
+
+/// What the programs need to know of their node. One row, at index 0; live: a change takes effect
+/// with the next packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// This node's index, as in [`Route::node`](crate::Route::node).
+    pub node: u32,
+    /// The overlay device's interface index; 0 where there is no overlay.
+    pub overlay_ifindex: u32,
+    /// Source of ICMP errors to IPv4 pods; unspecified: the gateway's address is used.
+    pub icmp_source_v4: Addr,
+    /// Source of ICMPv6 errors to IPv6 pods; unspecified: the gateway's address is used.
+    pub icmp_source_v6: Addr,
+    /// Prefix lengths (in bits of the 16 bytes, so an IPv4 /24 is 120) that exist in `ROUTES`, most
+    /// looked-up first; the first 0 ends the list. Blocks and node addresses never overlap, so the
+    /// order does not change the answer.
+    pub prefix_lens: [u8; MAX_BLOCK_SIZES],
+}
+
+const _: () = assert!(size_of::<Config>() == 48);

@@ -1,0 +1,70 @@
+//! What the kernel side and the user side agree on: map keys and values, hooks and outcomes.
+//!
+//! Every type here lies in a map, so its layout is a contract. The rules:
+//!
+//! - `#[repr(C)]`, no implicit padding (unused bytes are named and zero), sizes asserted below.
+//! - Addresses are 16 bytes for both families: IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2).
+//! - Addresses and ports are in network byte order everywhere; all other integers are in host order.
+//! - A change of any layout or meaning raises [`ABI_VERSION`].
+
+#![cfg_attr(not(test), no_std)]
+
+mod addr;
+mod config;
+mod counters;
+mod endpoint;
+mod flow;
+mod route;
+
+pub use addr::Addr;
+pub use config::{Config, MAX_BLOCK_SIZES};
+pub use counters::{COUNTER_SLOTS, Counter, Hook, Outcome, slot};
+pub use endpoint::Endpoint;
+pub use flow::{FlowKey, FlowState};
+pub use route::{MacKey, Route, RouteKey, RouteKind, Way};
+
+/// The version of all layouts and meanings in this crate. Maps are pinned below `v<ABI_VERSION>/`.
+pub const ABI_VERSION: u32 = 1;
+
+/// The VXLAN network identifier of every encapsulated packet; a contract between nodes.
+pub const OVERLAY_VNI: u32 = 1;
+
+/// Destination MAC of everything a pod sends: the host side of every pod's link has this address.
+/// Locally administered; the same on every link, since no two pods share a link.
+pub const GATEWAY_MAC: [u8; 6] = [0x02, 0x74, 0x6f, 0x6d, 0x62, 0x01];
+
+/// A pod's IPv4 gateway: link-local (RFC 3927), reachable through a permanent neighbour entry only.
+pub const GATEWAY_V4: [u8; 4] = [169, 254, 1, 1];
+
+/// A pod's IPv6 gateway, `fe80::1`, reachable through a permanent neighbour entry only.
+pub const GATEWAY_V6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// Names of the maps, as the kernel side declares them and as they are pinned.
+pub mod map {
+    /// [`Addr`](super::Addr) of a pod on this node → [`Endpoint`](super::Endpoint).
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// [`RouteKey`](super::RouteKey) → [`Route`](super::Route).
+    pub const ROUTES: &str = "ROUTES";
+    /// [`MacKey`](super::MacKey) → `u32` (always 1): source MACs that a node's uplinks may use.
+    pub const UPLINK_MACS: &str = "UPLINK_MACS";
+    /// Index 0 → [`Config`](super::Config).
+    pub const CONFIG: &str = "CONFIG";
+    /// [`slot`](super::slot) → per-CPU [`Counter`](super::Counter).
+    pub const COUNTERS: &str = "COUNTERS";
+    /// [`FlowKey`](super::FlowKey) → [`FlowState`](super::FlowState).
+    pub const FLOWS: &str = "FLOWS";
+    /// All of them.
+    pub const ALL: [&str; 6] = [ENDPOINTS, ROUTES, UPLINK_MACS, CONFIG, COUNTERS, FLOWS];
+}
+
+/// Capacity of each map, in entries. Hash maps are preallocated.
+pub mod capacity {
+    /// Pod addresses of one node (two families).
+    pub const ENDPOINTS: usize = 4096;
+    /// Node blocks and node addresses of the whole cluster.
+    pub const ROUTES: usize = 65_536;
+    /// Uplink MACs of the whole cluster.
+    pub const UPLINK_MACS: usize = 16_384;
+    /// Tracked flows, both directions.
+    pub const FLOWS: usize = 131_072;
+}

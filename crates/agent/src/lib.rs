@@ -1,0 +1,1 @@
+//! The node agent: wires objects, compilers and kernel together; endpoint life cycle

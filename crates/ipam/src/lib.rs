@@ -1,0 +1,1 @@
+//! Pools, node blocks and pod addresses; durable

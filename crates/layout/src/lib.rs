@@ -1,0 +1,1 @@
+//! The compiler from nodes and blocks to routes and rows of the abi

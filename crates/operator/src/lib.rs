@@ -1,0 +1,1 @@
+//! Cluster-wide work: node indexes and node blocks

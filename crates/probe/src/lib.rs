@@ -1,0 +1,1 @@
+//! TCP, UDP, ICMP and HTTP echo server and client that report the addresses they saw

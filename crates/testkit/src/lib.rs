@@ -1,0 +1,1 @@
+//! Test support: namespaces, packet crafting, servers that report what they saw
