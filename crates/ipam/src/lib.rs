@@ -36,6 +36,8 @@ mod disk;
 mod error;
 mod family;
 mod index;
+#[cfg(test)]
+mod index_tests;
 mod pool;
 mod store;
 
