@@ -186,6 +186,25 @@ fn a_hundred_at_once_are_distinct() {
 }
 
 #[test]
+fn what_nobody_waits_for_is_written_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    let store = open(&path, &["10.0.0.0/24"]);
+    let pending = store.begin_allocate(&request("a")).unwrap();
+    let released = store.begin_release(&owner("a")).unwrap();
+    assert_eq!(released.value().as_ref(), Some(pending.value()));
+    let waited_for = store.begin_allocate(&request("b")).unwrap();
+    drop((pending, released));
+    drop(store);
+    // The answer outlives the store.
+    let held = waited_for.wait().unwrap();
+    assert_eq!(
+        AddressStore::open(&path, NO_REST).unwrap().attachments().unwrap(),
+        [held]
+    );
+}
+
+#[test]
 fn a_store_has_one_user() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a");
