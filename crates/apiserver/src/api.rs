@@ -109,6 +109,12 @@ impl Api {
             Route::Resources(group, version) => {
                 return document(discovery::resources(&self.registry, &group, &version));
             }
+            Route::OpenApiV2 => {
+                return Ok(respond::bytes(
+                    openapi::V2_MEDIA_TYPE,
+                    openapi::v2(&self.registry),
+                ));
+            }
             Route::OpenApiIndex => return document(openapi::index(&self.registry)),
             Route::OpenApi(group, version) => {
                 return document_or_404(openapi::document(&self.registry, &group, &version));

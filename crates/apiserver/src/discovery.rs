@@ -95,5 +95,8 @@ fn entry(resource: &Resource, subresource: &str, verbs: &[&str]) -> Value {
     if subresource.is_empty() && !resource.short_names.is_empty() {
         entry["shortNames"] = json!(resource.short_names);
     }
+    if subresource.is_empty() && !resource.categories.is_empty() {
+        entry["categories"] = json!(resource.categories);
+    }
     entry
 }

@@ -22,6 +22,8 @@ pub struct Resource {
     pub singular: String,
     /// Abbreviations that kubectl accepts, such as `po`.
     pub short_names: Vec<String>,
+    /// Groups of resources that kubectl asks for together, such as `all`.
+    pub categories: Vec<String>,
     /// Whether objects live in namespaces.
     pub namespaced: bool,
     /// Whether status is a subresource: written through `/status` and nowhere else.
@@ -181,6 +183,7 @@ impl Resource {
             kind: names.kind,
             plural: names.plural,
             short_names: names.short_names.unwrap_or_default(),
+            categories: names.categories.unwrap_or_default(),
             namespaced: crd.spec.scope == "Namespaced",
             has_status: version.subresources.is_some_and(|s| s.status.is_some()),
             has_log: false,

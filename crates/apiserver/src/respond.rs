@@ -20,6 +20,9 @@ pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The largest body that a request may have, in bytes, as Kubernetes' own limit.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
+/// What objects may be sent as. Some commands of kubectl send protobuf and nothing else.
+const OBJECT_TYPES: &str =
+    "application/json (of kubectl's commands, `apply -f` and `create -f` send it; others may not)";
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -97,7 +100,7 @@ pub async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
 /// Reads the JSON object that a request carries.
 pub fn parse_object(headers: &HeaderMap, body: &Bytes) -> Result<Value, ApiError> {
     if !matches!(content_type(headers), "" | "application/json") {
-        return Err(ApiError::UnsupportedMediaType("application/json"));
+        return Err(ApiError::UnsupportedMediaType(OBJECT_TYPES));
     }
     match serde_json::from_slice(body) {
         Ok(object @ Value::Object(_)) => Ok(object),
@@ -110,7 +113,7 @@ pub fn parse_object(headers: &HeaderMap, body: &Bytes) -> Result<Value, ApiError
 
 /// An answer in JSON.
 pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
-    with_type(code, "application/json", full(value.to_string()))
+    with_type(code, "application/json", full(value.to_string().into()))
 }
 
 /// An answer in JSON, with warnings (RFC 7234, section 5.5) that kubectl shows.
@@ -127,7 +130,16 @@ pub fn json_with_warnings(code: StatusCode, value: &Value, warnings: &[String]) 
 
 /// An answer in plain text.
 pub fn text(text: &'static str) -> Response<Body> {
-    with_type(StatusCode::OK, "text/plain; charset=utf-8", full(text.to_owned()))
+    with_type(
+        StatusCode::OK,
+        "text/plain; charset=utf-8",
+        full(Bytes::from_static(text.as_bytes())),
+    )
+}
+
+/// An answer in another form.
+pub fn bytes(media_type: &'static str, content: Vec<u8>) -> Response<Body> {
+    with_type(StatusCode::OK, media_type, full(content.into()))
 }
 
 /// An answer that arrives bit by bit.
@@ -140,10 +152,8 @@ pub fn stream(
     with_type(StatusCode::OK, media_type, body.boxed_unsync())
 }
 
-fn full(text: String) -> Body {
-    Full::new(Bytes::from(text))
-        .map_err(|never| match never {})
-        .boxed_unsync()
+fn full(content: Bytes) -> Body {
+    Full::new(content).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn with_type(code: StatusCode, media_type: &'static str, body: Body) -> Response<Body> {

@@ -19,9 +19,11 @@ pub enum Route {
     Group(String),
     /// The resources of a group and version.
     Resources(String, String),
-    /// The list of OpenAPI documents.
+    /// The OpenAPI v2 document.
+    OpenApiV2,
+    /// The list of OpenAPI v3 documents.
     OpenApiIndex,
-    /// The OpenAPI document of a group and version.
+    /// The OpenAPI v3 document of a group and version.
     OpenApi(String, String),
     /// Objects.
     Objects(Target),
@@ -66,6 +68,7 @@ pub fn route(registry: &Registry, path: &str) -> Option<Route> {
         ["api"] => Some(Route::CoreVersions),
         ["apis"] => Some(Route::Groups),
         ["apis", group] => Some(Route::Group((*group).to_owned())),
+        ["openapi", "v2"] => Some(Route::OpenApiV2),
         ["openapi", "v3"] => Some(Route::OpenApiIndex),
         ["openapi", "v3", "api", version] => Some(Route::OpenApi(String::new(), (*version).to_owned())),
         ["openapi", "v3", "apis", group, version] => {

@@ -36,6 +36,7 @@ fn core<K: JsonSchema>(kind: &str, short_name: &str) -> Result<Resource, Registr
         plural: format!("{singular}s"),
         singular,
         short_names: vec![short_name.to_owned()],
+        categories: Vec::new(),
         namespaced: true,
         has_status: true,
         has_log: false,

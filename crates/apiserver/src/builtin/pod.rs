@@ -7,6 +7,7 @@ use crate::resource::{Column, RegistrationError, Resource, Rules};
 
 pub(super) fn resource() -> Result<Resource, RegistrationError> {
     Ok(Resource {
+        categories: vec!["all".to_owned()],
         has_log: true,
         columns: vec![
             Column::text("Ready", 0, ready),

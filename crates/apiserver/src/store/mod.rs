@@ -96,7 +96,7 @@ impl Store {
         body: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut state = self.state();
-        let mut transaction = Transaction::new(state.revision, &state.objects);
+        let mut transaction = Transaction::new(state.revision, dry_run, &state.objects);
         let result = body(&mut transaction)?;
         let (revision, changes) = transaction.finish();
         if !dry_run && !changes.is_empty() {

@@ -11,15 +11,18 @@ use super::{Change, ChangeKind, Key, range};
 #[derive(Debug)]
 pub struct Transaction<'a> {
     revision: u64,
+    /// What it writes is only for show, and keeps the revisions of what is there.
+    dry_run: bool,
     objects: &'a BTreeMap<Key, Arc<Value>>,
     written: BTreeMap<Key, Option<Arc<Value>>>,
     changes: Vec<(Key, Change)>,
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(revision: u64, objects: &'a BTreeMap<Key, Arc<Value>>) -> Self {
+    pub(super) fn new(revision: u64, dry_run: bool, objects: &'a BTreeMap<Key, Arc<Value>>) -> Self {
         Self {
             revision,
+            dry_run,
             objects,
             written: BTreeMap::new(),
             changes: Vec::new(),
@@ -76,8 +79,10 @@ impl<'a> Transaction<'a> {
         mut object: Value,
         previous: Option<Arc<Value>>,
     ) -> Arc<Value> {
-        self.revision += 1;
-        object["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        if !self.dry_run {
+            self.revision += 1;
+            object["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        }
         let object = Arc::new(object);
         let change = Change {
             kind,

@@ -1,4 +1,4 @@
-//! The OpenAPI v3 documents from which kubectl learns the fields and the verbs of kinds.
+//! The OpenAPI v3 documents: one for each group and version, as JSON.
 
 use serde_json::{Map, Value, json};
 
@@ -73,7 +73,7 @@ fn describe(resource: &Resource, schema: &str, paths: &mut Map<String, Value>) {
             "responses": {"200": {"description": "OK", "content": content}},
         });
         if writes {
-            operation["parameters"] = ["dryRun", "fieldValidation"].into_iter().map(parameter).collect();
+            operation["parameters"] = super::WRITE_PARAMETERS.into_iter().map(parameter).collect();
         }
         if !body.is_null() {
             operation["requestBody"] = json!({"content": body});
