@@ -1,5 +1,7 @@
 //! The server as people see it: the real kubectl.
 
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test")]
+
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -198,7 +200,7 @@ async fn mistakes_are_named() {
     );
     let empty = kubectl.file(
         "empty.yaml",
-        "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {}}",
+        r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {}}"#,
     );
     has(
         &kubectl.fails(&["apply", "-f", &empty]).await,
@@ -235,7 +237,10 @@ async fn objects_are_shown_and_explained() {
         let file = kubectl.file(name, content);
         kubectl.ok(&["apply", "-f", &file]).await;
     }
-    let node = kubectl.file("node.yaml", "{apiVersion: v1, kind: Node, metadata: {name: n1}}");
+    let node = kubectl.file(
+        "node.yaml",
+        r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}"#,
+    );
     kubectl.ok(&["apply", "-f", &node]).await;
     kubectl.ok(&["cordon", "n1"]).await;
     let shown = kubectl.ok(&["get", "nodes", "-o", "wide"]).await;
@@ -363,7 +368,7 @@ async fn watches_and_deletions_wait_for_the_end() {
     let kubectl = Kubectl::new(&server);
     let namespace = kubectl.file(
         "ns.yaml",
-        "{apiVersion: v1, kind: Namespace, metadata: {name: demo}}",
+        r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}"#,
     );
     kubectl.ok(&["apply", "-f", &namespace]).await;
     let pod = kubectl.file("pod.yaml", POD);

@@ -1,5 +1,6 @@
 //! A server for one test, on ports of its own, that ends with the test.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where its server cannot be made")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::net::TcpListener;

@@ -184,4 +184,6 @@ fn cleaned_items(items: &[Value]) -> Vec<Value> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

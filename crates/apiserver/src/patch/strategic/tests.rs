@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn patched(original: Value, patch: Value) -> Result<Value, StrategicError> {
+pub(super) fn patched(original: Value, patch: Value) -> Result<Value, StrategicError> {
     let resources = crate::builtin::resources().unwrap();
     let pod = resources.iter().find(|r| r.kind == "Pod").unwrap();
     apply(&pod.schema, original, &patch)
