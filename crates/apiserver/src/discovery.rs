@@ -6,6 +6,12 @@ use crate::resource::{Registry, Resource};
 
 /// The version of Kubernetes whose API this is, with the name of what serves it.
 pub fn version() -> Value {
+    // Clients know architectures by Go's names.
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
     json!({
         "major": "1",
         "minor": "33",
@@ -15,7 +21,7 @@ pub fn version() -> Value {
         "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "",
         "compiler": "rustc",
-        "platform": concat!("linux/", "amd64"),
+        "platform": format!("linux/{architecture}"),
     })
 }
 

@@ -1,8 +1,8 @@
 //! The embedded Kubernetes API server of the lab: kinds are registered, objects live in memory, and
 //! kubectl and client libraries find what they know from a real one.
 //!
-//! A request comes through [`server`] (TLS) and `auth` to `route`, which names what it is about; the
-//! handler of its verb works on the `store` under the rules of `lifecycle` and the kind's [`schema`].
+//! A request comes through `server` (TLS) and `auth` to `route`, which names what it is about; the
+//! handler of its verb works on the `store` under the rules of `lifecycle` and the kind's `schema`.
 
 mod api;
 mod auth;

@@ -45,9 +45,9 @@ pub struct Resource {
 /// The rules of a kind that its schema cannot express. The default has none.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Completes an object that is about to be created.
+    /// Completes an object that is about to be created. It has been checked against its schema.
     pub on_create: fn(&mut Value),
-    /// What is wrong with a change from one object to another.
+    /// What is wrong with a change from one object to another, both right in themselves.
     pub on_update: fn(&Value, &Value) -> Vec<Cause>,
     /// How many seconds an object is given to end once its deletion is asked for. None: the kind is
     /// deleted at once, whatever the client asks for.

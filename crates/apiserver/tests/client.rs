@@ -377,7 +377,13 @@ async fn raw(
 #[tokio::test]
 async fn bad_requests_are_refused_and_change_nothing() {
     let server = TestServer::start().await;
-    let nodes = "/api/v1/nodes";
+    let existing: Api<Pod> = Api::default_namespaced(server.client().await);
+    existing
+        .create(&PostParams::default(), &pod("good"))
+        .await
+        .unwrap();
+    let (nodes, namespaces) = ("/api/v1/nodes", "/api/v1/namespaces");
+    let pods = "/api/v1/namespaces/default/pods";
     let json_type = [("content-type", "application/json")];
     let good = r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"x"}}"#;
     let large = format!(
@@ -406,6 +412,48 @@ async fn bad_requests_are_refused_and_change_nothing() {
             nodes,
             &json_type,
             r#"{"kind":"Node","apiVersion":"v1","metadata":{"name":7}}"#,
+            422,
+        ),
+        (
+            "POST",
+            namespaces,
+            &json_type,
+            r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"x","labels":"y"}}"#,
+            422,
+        ),
+        (
+            "POST",
+            namespaces,
+            &json_type,
+            r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"x"},"spec":"y"}"#,
+            422,
+        ),
+        (
+            "POST",
+            pods,
+            &json_type,
+            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x"},"spec":{"containers":["y",3]}}"#,
+            422,
+        ),
+        (
+            "POST",
+            pods,
+            &json_type,
+            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x"},"spec":"y","status":3}"#,
+            422,
+        ),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/pods/good",
+            &[("content-type", "application/merge-patch+json")],
+            r#"{"spec":{"containers":["y"]}}"#,
+            422,
+        ),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/pods/good",
+            &[("content-type", "application/merge-patch+json")],
+            r#"{"spec":null}"#,
             422,
         ),
         ("POST", nodes, &json_type, &large, 413),

@@ -1,16 +1,18 @@
 //! How objects come to be, change and go: the rules of metadata that hold for every kind.
 
+mod check;
+
 use std::sync::Arc;
 
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::error::{ApiError, Cause, CauseReason, Subject};
-use crate::names;
+use crate::error::{ApiError, Subject};
 use crate::random;
 use crate::resource::{Registry, Resource};
 use crate::store::{Key, Transaction};
+use check::{check, refuse};
 
 /// The namespaces that exist from the start and cannot be deleted.
 pub const PERMANENT_NAMESPACES: [&str; 2] = ["default", "kube-system"];
@@ -87,8 +89,8 @@ pub fn create(
     if resource.has_status {
         remove(&mut object, "status");
     }
+    check(resource, &object)?;
     (resource.rules.on_create)(&mut object);
-    check(resource, &object, Vec::new())?;
     let key = Key {
         resource: index,
         namespace: namespace.to_owned(),
@@ -152,7 +154,8 @@ pub fn update(
     if part == Part::Main && differs_outside(&old, &object, &["metadata", "status"]) {
         object["metadata"]["generation"] = (old["metadata"]["generation"].as_i64().unwrap_or(0) + 1).into();
     }
-    check(resource, &object, (resource.rules.on_update)(&old, &object))?;
+    check(resource, &object)?;
+    refuse(resource, &key.name, (resource.rules.on_update)(&old, &object))?;
     if is_finished(&object) {
         return Ok(finish(registry, transaction, key, object));
     }
@@ -375,43 +378,6 @@ fn differs_outside(old: &Value, new: &Value, fields: &[&str]) -> bool {
         object
     };
     rest(old) != rest(new)
-}
-
-fn check(resource: &Resource, object: &Value, mut causes: Vec<Cause>) -> Result<(), ApiError> {
-    let metadata = &object["metadata"];
-    let name = text(&metadata["name"]);
-    let invalid = |field: &str, detail: String| Cause::new(CauseReason::Invalid, field, detail);
-    let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
-    if name.is_empty() {
-        let detail = "name or generateName is required";
-        causes.push(Cause::new(CauseReason::Required, "metadata.name", detail));
-    } else if is_namespace && !names::is_dns_label(name) {
-        causes.push(invalid("metadata.name", format!("{name:?}: a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character, in at most 63 characters")));
-    } else if !names::is_dns_subdomain(name) {
-        causes.push(invalid("metadata.name", format!("{name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character, in at most 253 characters")));
-    }
-    for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
-        if !names::is_label_key(key) {
-            causes.push(invalid("metadata.labels", format!("{key:?}: a label's key is a name of at most 63 alphanumeric characters, '-', '_' or '.', which may follow a DNS subdomain and '/'")));
-        } else if !names::is_label_value(text(value)) {
-            causes.push(invalid("metadata.labels", format!("{:?}: a label's value is empty or at most 63 alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character", text(value))));
-        }
-    }
-    for key in metadata["annotations"]
-        .as_object()
-        .into_iter()
-        .flat_map(|a| a.keys())
-    {
-        if !names::is_label_key(key) {
-            causes.push(invalid("metadata.annotations", format!("{key:?}: an annotation's key is a name of at most 63 alphanumeric characters, '-', '_' or '.', which may follow a DNS subdomain and '/'")));
-        }
-    }
-    causes.extend(resource.schema.validate(object));
-    if causes.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::Invalid(Subject::new(resource, name), causes))
-    }
 }
 
 fn remove(object: &mut Value, field: &str) {
