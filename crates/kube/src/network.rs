@@ -14,6 +14,9 @@ pub const CLUSTER: &str = "cluster";
     kind = "Network",
     plural = "networks",
     derive = "PartialEq",
+    printcolumn = r#"{"name":"Layout","type":"string","jsonPath":".spec.layout"}"#,
+    printcolumn = r#"{"name":"Routing","type":"string","jsonPath":".spec.routing"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     doc = "The settings of the cluster's network. Exactly one exists, named `cluster`."
 )]
 #[serde(rename_all = "camelCase")]

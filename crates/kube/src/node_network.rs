@@ -15,6 +15,11 @@ use serde::{Deserialize, Serialize};
     plural = "nodenetworks",
     status = "NodeNetworkStatus",
     derive = "PartialEq",
+    printcolumn = r#"{"name":"Ready","type":"boolean","jsonPath":".status.health.ready"}"#,
+    printcolumn = r#"{"name":"Index","type":"integer","jsonPath":".spec.index"}"#,
+    printcolumn = r#"{"name":"Blocks","type":"string","jsonPath":".spec.blocks"}"#,
+    printcolumn = r#"{"name":"Addresses","type":"string","jsonPath":".status.addresses"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     doc = "One node's part in the network, named as its Node."
 )]
 #[serde(rename_all = "camelCase")]
