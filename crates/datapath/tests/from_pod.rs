@@ -1,5 +1,7 @@
 //! Crafted packets at `from_pod`.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use common::{

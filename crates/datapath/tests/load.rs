@@ -1,5 +1,7 @@
 //! Load, pin, reuse, replace, attach, detach: by tcx and by clsact.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::{collections::BTreeMap, net::UdpSocket, path::Path};
@@ -151,15 +153,27 @@ fn a_full_table_changes_nothing_and_its_last_entry_can_be_swapped() {
     assert_eq!(macs.entries().unwrap(), swapped);
 }
 
-/// A device in the thread's namespace with the other end in another, and addresses on both.
+/// A device in the thread's namespace with the other end in another, and addresses on both. Nothing
+/// is sent there but what the test sends.
 fn uplink(other: &Other, name: &str) -> u32 {
+    let quiet = "net.ipv6.conf.default.disable_ipv6=1";
+    run(&format!("sysctl -q -w {quiet}"));
+    other.run(move || run(&format!("sysctl -q -w {quiet}")));
+    let (here, there) = ("02:00:00:00:00:01", "02:00:00:00:00:02");
     run(&format!(
-        "ip link add {name} type veth peer name wire0 netns {}",
+        "ip link add {name} address {here} type veth peer name wire0 address {there} netns {}",
         other.tid
     ));
     run(&format!("ip addr add 192.0.2.1/24 dev {name}"));
     run(&format!("ip link set {name} up"));
-    other.commands(&["ip addr add 192.0.2.2/24 dev wire0", "ip link set wire0 up"]);
+    run(&format!(
+        "ip neigh add 192.0.2.2 lladdr {there} dev {name} nud permanent"
+    ));
+    other.commands(&[
+        "ip addr add 192.0.2.2/24 dev wire0",
+        "ip link set wire0 up",
+        "ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev wire0 nud permanent",
+    ]);
     ifindex(name)
 }
 
@@ -206,7 +220,7 @@ fn attachments_outlive_the_process_and_are_replaced_in_place() {
             ];
             assert_eq!(datapath.attachments().unwrap(), attached.clone().into());
             let counted = || packets(&bed.directory, Hook::ToUplink, Outcome::NotOurs);
-            // Each packet once, though it was attached twice. Neighbour discovery is not counted on.
+            // Each packet once, though it was attached twice.
             send(&other, 1);
             let before = counted();
             drop(datapath);

@@ -1,6 +1,8 @@
 //! Crafted packets at the hooks other than `from_pod`. Overlay packets come with real frames, in
 //! `overlay.rs`: a test run has no tunnel key.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use common::{
@@ -12,7 +14,7 @@ use tombolo_abi::{Endpoint, GATEWAY_MAC, Hook, Outcome};
 
 /// A frame from node 2, by its looks.
 fn from_node_2(source: &str, destination: &str) -> Frame {
-    Frame::udp(source, destination).from_mac(NODE_2_MAC)
+    Frame::udp(source, destination).with_mac(NODE_2_MAC)
 }
 
 #[test]
@@ -143,7 +145,7 @@ fn from_uplink_delivers_what_comes_the_right_way() {
             (f.pod_4, ROUTER_MAC),
             (f.pod_4, NODE_4_MAC),
         ] {
-            let frame = Frame::udp(source, f.a).from_mac(mac);
+            let frame = Frame::udp(source, f.a).with_mac(mac);
             let run = cluster.expect(Hook::FromUplink, &frame, REDIRECT, Outcome::Delivered);
             let hopped = Frame {
                 destination_mac: POD_MAC,
@@ -164,7 +166,7 @@ fn from_uplink_refuses_what_comes_another_way() {
     let at = Hook::FromUplink;
     for f in FAMILIES {
         for mac in [NODE_4_MAC, ROUTER_MAC] {
-            let frame = Frame::udp(f.pod_2, f.a).from_mac(mac);
+            let frame = Frame::udp(f.pod_2, f.a).with_mac(mac);
             cluster.expect(at, &frame, DROP, Outcome::WrongUplinkMac);
         }
         for source in [f.pod_3, f.node_3] {

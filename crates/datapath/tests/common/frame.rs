@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use tombolo_abi::GATEWAY_MAC;
 
 pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
-pub const ECHO_LEN: usize = 8;
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
@@ -92,8 +91,29 @@ impl Frame {
         self.protocol(header, &payload)
     }
 
-    pub fn from_mac(self, source_mac: [u8; 6]) -> Self {
+    pub fn with_mac(self, source_mac: [u8; 6]) -> Self {
         Self { source_mac, ..self }
+    }
+
+    /// With its UDP checksum filled in, so that a socket takes it.
+    pub fn summed(mut self) -> Self {
+        let octets = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        let len = (self.payload.len() as u16).to_be_bytes();
+        self.payload[4..6].copy_from_slice(&len);
+        self.payload[6..8].fill(0);
+        let pseudo = [
+            octets(self.source),
+            octets(self.destination),
+            vec![0, UDP],
+            len.to_vec(),
+        ]
+        .concat();
+        let sum = checksum(&[&pseudo, &self.payload]);
+        self.payload[6..8].copy_from_slice(&sum.to_be_bytes());
+        self
     }
 
     /// The fragment at an offset, in bytes.
