@@ -3,6 +3,8 @@
 //! After a wanted change, `UPDATE_FIXTURES=1 cargo test -p tombolo-layout` writes the texts anew;
 //! read the difference before you commit it.
 
+#![allow(clippy::unwrap_used, reason = "what panics here fails the test")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
