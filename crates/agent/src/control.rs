@@ -59,8 +59,6 @@ impl Trigger {
 pub struct Outcome {
     /// What to say of the node; none while there is nothing to say.
     pub status: Option<NodeNetworkStatus>,
-    /// What was compiled last.
-    pub desired: Option<Arc<Desired>>,
     /// The nodes' names, by index.
     pub names: Arc<BTreeMap<u32, String>>,
     /// What is wrong, for a person.
@@ -84,8 +82,13 @@ impl Control {
     /// # Errors
     /// The system refuses a thread.
     pub fn start(self, trigger: Arc<Trigger>) -> Result<(), Error> {
-        let spawned = thread::Builder::new().name("control".into()).spawn(move || self.work(&trigger));
-        spawned.map(drop).map_err(|source| Error::Start { what: "the control loop", source })
+        let spawned = thread::Builder::new()
+            .name("control".into())
+            .spawn(move || self.work(&trigger));
+        spawned.map(drop).map_err(|source| Error::Start {
+            what: "the control loop",
+            source,
+        })
     }
 
     fn work(self, trigger: &Trigger) {
@@ -103,7 +106,8 @@ impl Control {
             }
             let before = self.outcome.borrow().clone();
             let outcome = self.round(&mut reconciler, before.clone());
-            retry = (!outcome.problems.is_empty()).then(|| retry.map_or(RETRY.0, |r: Duration| (r * 2).min(RETRY.1)));
+            retry = (!outcome.problems.is_empty())
+                .then(|| retry.map_or(RETRY.0, |r: Duration| (r * 2).min(RETRY.1)));
             if outcome.problems != before.problems {
                 for problem in &outcome.problems {
                     tracing::warn!("{problem}");
@@ -120,15 +124,28 @@ impl Control {
     fn round(&self, reconciler: &mut Reconciler, before: Outcome) -> Outcome {
         let snapshot = match self.objects.snapshot() {
             Ok(snapshot) => snapshot,
-            Err(problem) => return Outcome { problems: vec![problem], ..before },
+            Err(problem) => {
+                return Outcome {
+                    problems: vec![problem],
+                    ..before
+                };
+            }
         };
-        let names = snapshot.nodes.iter().map(|n| (n.spec.index, n.name_any())).collect();
+        let names = snapshot
+            .nodes
+            .iter()
+            .map(|n| (n.spec.index, n.name_any()))
+            .collect();
         let (desired, local) = match self.compile(&snapshot) {
             Ok(compiled) => compiled,
             Err(error) => {
                 self.metrics.reconcile_errors.inc();
                 let status = before.status.map(|s| status::unhealthy(s, &error));
-                return Outcome { status, problems: vec![error.to_string()], ..before };
+                return Outcome {
+                    status,
+                    problems: vec![error.to_string()],
+                    ..before
+                };
             }
         };
         let mut errors = reconciler.apply(&desired, &local);
@@ -140,7 +157,11 @@ impl Control {
         let status = status::of(&desired, &local, &snapshot.network, &errors, last_generation);
         let errors = errors.iter().map(Error::to_string);
         let problems = errors.chain(desired.warnings.iter().cloned()).collect();
-        Outcome { status: Some(status), desired: Some(Arc::new(desired)), names: Arc::new(names), problems }
+        Outcome {
+            status: Some(status),
+            names: Arc::new(names),
+            problems,
+        }
     }
 
     /// Compiles; makes the overlay device first if there is to be one, as rows name it by its index.
@@ -154,7 +175,12 @@ impl Control {
         };
         let compile = |local: &Local| {
             let Snapshot { network, nodes } = snapshot;
-            compile(&Input { node: &self.node, network, nodes, local })
+            compile(&Input {
+                node: &self.node,
+                network,
+                nodes,
+                local,
+            })
         };
         let mut local = facts::gather(&mut netlink, &question)?;
         let mut desired = compile(&local)?;
@@ -174,7 +200,10 @@ impl Control {
         }
         let primary = |v4: bool| desired.addresses.iter().copied().find(|a| a.is_ipv4() == v4);
         let node_addresses: Vec<IpAddr> = primary(true).into_iter().chain(primary(false)).collect();
-        let settings = PodSettings { mtu: desired.pod_mtu, node_addresses };
+        let settings = PodSettings {
+            mtu: desired.pod_mtu,
+            node_addresses,
+        };
         let old = self.settings.send_replace(Some(settings.clone()));
         if old.is_none_or(|old| old.node_addresses != settings.node_addresses) {
             self.endpoints.reroute(&settings)?;

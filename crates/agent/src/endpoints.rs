@@ -58,10 +58,14 @@ impl Endpoints {
             return Err(store(StoreError::AlreadyAllocated { held: Box::new(held) }));
         }
 
-        self.journal.begin(&owner).map_err(io("note that an ADD begins"))?;
+        self.journal
+            .begin(&owner)
+            .map_err(io("note that an ADD begins"))?;
         let made = self.make(&owner, &request, &pod, &settings);
         if made.is_ok() || self.store.get(&owner).is_ok_and(|held| held.is_none()) {
-            self.journal.end(&owner).map_err(io("note that an ADD has ended"))?;
+            self.journal
+                .end(&owner)
+                .map_err(io("note that an ADD has ended"))?;
         }
         made
     }
@@ -80,12 +84,19 @@ impl Endpoints {
             pod: pod_ref(request),
             mac: pod_mac(owner),
             mtu: settings.mtu,
-            families: Family::ALL.into_iter().filter(|&f| blocks.iter().any(|&b| Family::from(b) == f)).collect(),
+            families: Family::ALL
+                .into_iter()
+                .filter(|&f| blocks.iter().any(|&b| Family::from(b) == f))
+                .collect(),
             addresses: request.requested_ips.clone(),
         };
         if blocks.is_empty() {
             let details = "see that `tombolo operator` runs, and that the Network's pools are not used up";
-            return Err(CniError::new(code::TRY_AGAIN, "this node has no block of pod addresses yet", details));
+            return Err(CniError::new(
+                code::TRY_AGAIN,
+                "this node has no block of pod addresses yet",
+                details,
+            ));
         }
         let attachment = self.store.allocate(&wanted).map_err(store)?;
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
@@ -101,14 +112,21 @@ impl Endpoints {
         let mut host = Netlink::open().map_err(|e| undo(kernel(e), false))?;
         let index = link.create(&mut host, pod).map_err(|e| {
             let exists = e.errno() == Some(Errno::EEXIST);
-            let error = if exists { exists_already(owner, &host_name) } else { kernel(e) };
+            let error = if exists {
+                exists_already(owner, &host_name)
+            } else {
+                kernel(e)
+            };
             undo(error, false)
         })?;
         let wired = pod
             .run(|| link.configure_pod())
             .and_then(|configured| configured)
             .map_err(kernel)
-            .and_then(|()| link.configure_host(&mut host, &self.datapath, index).map_err(|e| kernel(&e)));
+            .and_then(|()| {
+                link.configure_host(&mut host, &self.datapath, index)
+                    .map_err(|e| kernel(&e))
+            });
         match wired {
             Ok(()) => Ok(response(&attachment, host_name)),
             Err(error) => Err(undo(error, true)),
@@ -142,7 +160,9 @@ impl Endpoints {
         };
         self.unwire(&link)?;
         self.store.release(owner)?;
-        self.journal.end(owner).map_err(Error::file("note the end of an ADD of", owner.to_string()))
+        self.journal
+            .end(owner)
+            .map_err(Error::file("note the end of an ADD of", owner.to_string()))
     }
 
     fn unwire(&self, link: &PodLink<'_>) -> Result<(), Error> {
@@ -170,13 +190,18 @@ impl Endpoints {
 
     fn open_namespace(&self, path: &Path) -> Result<Namespace, CniError> {
         let text = path.to_string_lossy();
-        let unusable = |e: tombolo_netlink::Error| invalid("CNI_NETNS", &text, &format!("is not usable: {e}"));
+        let unusable =
+            |e: tombolo_netlink::Error| invalid("CNI_NETNS", &text, &format!("is not usable: {e}"));
         if !path.is_absolute() {
             return Err(invalid("CNI_NETNS", &text, "must be an absolute path"));
         }
         let pod = Namespace::open(path).map_err(unusable)?;
         if pod.same_as(&self.own_namespace).map_err(unusable)? {
-            return Err(invalid("CNI_NETNS", &text, "is the node's own namespace, not a pod's"));
+            return Err(invalid(
+                "CNI_NETNS",
+                &text,
+                "is the node's own namespace, not a pod's",
+            ));
         }
         Ok(pod)
     }
@@ -190,7 +215,11 @@ impl Endpoints {
             }
             if Instant::now() > deadline {
                 let details = "the agent has not read the Network and its NodeNetwork yet; `tombolo status` on this node, or the agent's log, says why";
-                return Err(CniError::new(code::TRY_AGAIN, "this node is not ready for pods yet", details));
+                return Err(CniError::new(
+                    code::TRY_AGAIN,
+                    "this node is not ready for pods yet",
+                    details,
+                ));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -198,7 +227,11 @@ impl Endpoints {
 }
 
 /// An attachment's link.
-pub fn pod_link<'a>(attachment: &'a Attachment, host_name: &'a str, settings: &'a PodSettings) -> PodLink<'a> {
+pub fn pod_link<'a>(
+    attachment: &'a Attachment,
+    host_name: &'a str,
+    settings: &'a PodSettings,
+) -> PodLink<'a> {
     PodLink {
         host_name,
         pod_name: &attachment.owner.ifname,
@@ -218,12 +251,19 @@ pub fn mac_text(mac: Mac) -> String {
 fn owner(container_id: &str, if_name: &str) -> Result<Owner, CniError> {
     ContainerId::parse(container_id).map_err(|rule| invalid("CNI_CONTAINERID", container_id, rule))?;
     InterfaceName::parse(if_name).map_err(|rule| invalid("CNI_IFNAME", if_name, rule))?;
-    Ok(Owner { container_id: container_id.into(), ifname: if_name.into() })
+    Ok(Owner {
+        container_id: container_id.into(),
+        ifname: if_name.into(),
+    })
 }
 
 fn pod_ref(request: &AddRequest) -> Option<PodRef> {
     let (namespace, name) = request.pod_namespace.clone().zip(request.pod_name.clone())?;
-    Some(PodRef { namespace, name, uid: request.pod_uid.clone() })
+    Some(PodRef {
+        namespace,
+        name,
+        uid: request.pod_uid.clone(),
+    })
 }
 
 /// Locally administered, unicast, and the same for the same attachment, as the name of its link is.
@@ -236,7 +276,10 @@ fn pod_mac(owner: &Owner) -> Mac {
 
 /// Before anything is changed: CNI has ADD fail where the interface exists.
 fn refuse_existing(pod: &Namespace, owner: &Owner) -> Result<(), CniError> {
-    let found = pod.run(|| Netlink::open()?.link(&owner.ifname)).and_then(|found| found).map_err(kernel)?;
+    let found = pod
+        .run(|| Netlink::open()?.link(&owner.ifname))
+        .and_then(|found| found)
+        .map_err(kernel)?;
     match found {
         Some(_) => Err(CniError::new(
             code::EXISTS,
@@ -251,7 +294,10 @@ fn exists_already(owner: &Owner, host_name: &str) -> CniError {
     CniError::new(
         code::EXISTS,
         "the pod's link exists already",
-        format!("{owner}: either {host_name} exists on the node and is not this agent's, or {} appeared in the pod just now; remove it and try again", owner.ifname),
+        format!(
+            "{owner}: either {host_name} exists on the node and is not this agent's, or {} appeared in the pod just now; remove it and try again",
+            owner.ifname
+        ),
     )
 }
 
@@ -261,16 +307,33 @@ fn response(attachment: &Attachment, host_name: String) -> AddResponse {
     for &address in &attachment.addresses {
         let gateway = gateway(address);
         let default = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-        routes.push(PodRoute { dst: gateway.into(), gw: None });
-        routes.extend(default.parse().map(|dst| PodRoute { dst, gw: Some(gateway) }));
+        routes.push(PodRoute {
+            dst: gateway.into(),
+            gw: None,
+        });
+        routes.extend(default.parse().map(|dst| PodRoute {
+            dst,
+            gw: Some(gateway),
+        }));
     }
     AddResponse {
-        host_interface: Interface { name: host_name, mac: mac_text(tombolo_abi::GATEWAY_MAC), mtu },
-        pod_interface: Interface { name: attachment.owner.ifname.clone(), mac: mac_text(attachment.mac), mtu },
+        host_interface: Interface {
+            name: host_name,
+            mac: mac_text(tombolo_abi::GATEWAY_MAC),
+            mtu,
+        },
+        pod_interface: Interface {
+            name: attachment.owner.ifname.clone(),
+            mac: mac_text(attachment.mac),
+            mtu,
+        },
         addresses: attachment
             .addresses
             .iter()
-            .map(|&a| agent::Address { address: a.into(), gateway: Some(gateway(a)) })
+            .map(|&a| agent::Address {
+                address: a.into(),
+                gateway: Some(gateway(a)),
+            })
             .collect(),
         routes,
     }
@@ -285,20 +348,32 @@ fn store(error: StoreError) -> CniError {
         StoreError::NoBlock { .. } | StoreError::AddressResting { .. } => {
             CniError::new(code::TRY_AGAIN, "no address for the pod yet", details)
         }
-        StoreError::NotInBlocks { .. } | StoreError::NothingRequested { .. } => {
-            CniError::new(code::INVALID_CONFIG, "the requested address cannot be had", details)
+        StoreError::NotInBlocks { .. } | StoreError::NothingRequested { .. } => CniError::new(
+            code::INVALID_CONFIG,
+            "the requested address cannot be had",
+            details,
+        ),
+        StoreError::AlreadyAllocated { .. } => {
+            CniError::new(code::EXISTS, "the attachment exists already", details)
         }
-        StoreError::AlreadyAllocated { .. } => CniError::new(code::EXISTS, "the attachment exists already", details),
         _ => CniError::new(code::STORE, "the address store failed", details),
     }
 }
 
 fn kernel(error: impl ToString) -> CniError {
-    CniError::new(code::KERNEL, "the pod's link could not be set up or removed", error.to_string())
+    CniError::new(
+        code::KERNEL,
+        "the pod's link could not be set up or removed",
+        error.to_string(),
+    )
 }
 
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> CniError {
     move |error| {
-        CniError::new(code::IO, format!("cannot {what}"), format!("{error}; see that the agent's state folder is writable"))
+        CniError::new(
+            code::IO,
+            format!("cannot {what}"),
+            format!("{error}; see that the agent's state folder is writable"),
+        )
     }
 }

@@ -45,12 +45,23 @@ pub fn gather(netlink: &mut Netlink, question: &Question<'_>) -> Result<Local, E
     let mut sources = Vec::new();
     for target in reach_targets(question.node, question.nodes) {
         if let Some(way) = netlink.route_to(target)? {
-            reach.insert(target, Reach { ifindex: way.ifindex, gateway: way.gateway });
+            reach.insert(
+                target,
+                Reach {
+                    ifindex: way.ifindex,
+                    gateway: way.gateway,
+                },
+            );
             sources.extend(way.source);
         }
     }
     let uplinks = uplinks(question, &links, &addresses, &defaults);
-    Ok(Local { uplinks, addresses: by_preference(addresses, &defaults, &sources), overlay_ifindex, reach })
+    Ok(Local {
+        uplinks,
+        addresses: by_preference(addresses, &defaults, &sources),
+        overlay_ifindex,
+        reach,
+    })
 }
 
 /// The node's addresses, those first that others should reach it by: the source of the default route,
@@ -68,7 +79,11 @@ fn by_preference(addresses: Vec<Address>, defaults: &[Route], sources: &[IpAddr]
     let mut addresses = addresses;
     addresses.sort_by_cached_key(rank);
     let mut seen = BTreeSet::new();
-    addresses.iter().map(|a| a.address.addr()).filter(|a| seen.insert(*a)).collect()
+    addresses
+        .iter()
+        .map(|a| a.address.addr())
+        .filter(|a| seen.insert(*a))
+        .collect()
 }
 
 fn uplinks(
@@ -90,7 +105,12 @@ fn uplinks(
     // loopback's is all zeros.
     let uplink = |link: &Link| {
         let mac = link.mac.filter(|mac| *mac != [0; 6])?;
-        Some(LocalUplink { name: link.name.clone(), ifindex: link.index, mtu: link.mtu, mac })
+        Some(LocalUplink {
+            name: link.name.clone(),
+            ifindex: link.index,
+            mtu: link.mtu,
+            mac,
+        })
     };
     links.values().filter(chosen).filter_map(uplink).collect()
 }

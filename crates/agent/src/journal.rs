@@ -55,7 +55,10 @@ impl Journal {
             let name = entry?.file_name();
             // Neither an id nor what is before the first '@' of a name can hold one.
             if let Some((container_id, ifname)) = name.to_str().and_then(|n| n.split_once('@')) {
-                owners.push(Owner { container_id: container_id.into(), ifname: ifname.into() });
+                owners.push(Owner {
+                    container_id: container_id.into(),
+                    ifname: ifname.into(),
+                });
             }
         }
         Ok(owners)
@@ -74,11 +77,17 @@ mod tests {
     fn what_did_not_end_is_listed() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
-        let owner = |id: &str| Owner { container_id: id.into(), ifname: "eth0".into() };
+        let owner = |id: &str| Owner {
+            container_id: id.into(),
+            ifname: "eth0".into(),
+        };
         journal.begin(&owner("a")).unwrap();
         journal.begin(&owner("b")).unwrap();
         journal.end(&owner("a")).unwrap();
         journal.end(&owner("a")).unwrap();
-        assert_eq!(Journal::open(dir.path()).unwrap().unfinished().unwrap(), [owner("b")]);
+        assert_eq!(
+            Journal::open(dir.path()).unwrap().unfinished().unwrap(),
+            [owner("b")]
+        );
     }
 }

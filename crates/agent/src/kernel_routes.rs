@@ -26,8 +26,12 @@ pub fn reconcile(
         .map(|r| (r.destination, r))
         .collect();
     for (&destination, wanted) in wanted {
-        let Some(route) = to_route(destination, wanted, overlay_ifindex) else { continue };
-        let same = found.remove(&destination).is_some_and(|found| equal(&found, &route));
+        let Some(route) = to_route(destination, wanted, overlay_ifindex) else {
+            continue;
+        };
+        let same = found
+            .remove(&destination)
+            .is_some_and(|found| equal(&found, &route));
         if !same && let Err(error) = netlink.replace_route(&route) {
             errors.push(error.into());
         }
@@ -42,10 +46,17 @@ pub fn reconcile(
 fn to_route(destination: IpNet, wanted: &KernelRoute, overlay_ifindex: Option<u32>) -> Option<Route> {
     Some(match *wanted {
         KernelRoute::Unreachable => Route::unreachable(destination),
-        KernelRoute::Overlay { source } => {
-            Route { ifindex: Some(overlay_ifindex?), source, ..Route::new(destination) }
-        }
-        KernelRoute::Direct { ifindex, next_hop, source, mtu } => Route {
+        KernelRoute::Overlay { source } => Route {
+            ifindex: Some(overlay_ifindex?),
+            source,
+            ..Route::new(destination)
+        },
+        KernelRoute::Direct {
+            ifindex,
+            next_hop,
+            source,
+            mtu,
+        } => Route {
             ifindex: Some(ifindex),
             gateway: Some(next_hop),
             source,

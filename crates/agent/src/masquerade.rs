@@ -12,7 +12,9 @@ use tombolo_layout::Masquerade;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no nft.
-    #[error("cannot run nft, without which pods have no way out of the cluster: {0}; install the package nftables")]
+    #[error(
+        "cannot run nft, without which pods have no way out of the cluster: {0}; install the package nftables"
+    )]
     Missing(#[source] io::Error),
     /// nft did not take the rule.
     #[error("nft refuses the masquerade rule: {0}; does the kernel have nftables with NAT (nft_masq)?")]
@@ -39,7 +41,9 @@ pub fn apply(masquerade: &Masquerade) -> Result<(), Error> {
     if output.status.success() {
         Ok(())
     } else {
-        Err(Error::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        Err(Error::Refused(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ))
     }
 }
 
@@ -52,7 +56,10 @@ fn rules(masquerade: &Masquerade) -> String {
     }
     text.push_str("  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;\n");
     for family in ["ip", "ip6"] {
-        let _ = writeln!(text, "    {family} saddr @pods_{family} {family} daddr != @cluster_{family} masquerade");
+        let _ = writeln!(
+            text,
+            "    {family} saddr @pods_{family} {family} daddr != @cluster_{family} masquerade"
+        );
     }
     text.push_str("  }\n}\n");
     text
@@ -60,8 +67,15 @@ fn rules(masquerade: &Masquerade) -> String {
 
 fn set(text: &mut String, family: &str, name: &str, v4: bool, ranges: &BTreeSet<IpNet>) {
     let kind = if v4 { "ipv4_addr" } else { "ipv6_addr" };
-    let ranges: Vec<String> = ranges.iter().filter(|r| r.addr().is_ipv4() == v4).map(IpNet::to_string).collect();
-    let _ = write!(text, "  set {name}_{family} {{ type {kind}; flags interval; auto-merge; ");
+    let ranges: Vec<String> = ranges
+        .iter()
+        .filter(|r| r.addr().is_ipv4() == v4)
+        .map(IpNet::to_string)
+        .collect();
+    let _ = write!(
+        text,
+        "  set {name}_{family} {{ type {kind}; flags interval; auto-merge; "
+    );
     if !ranges.is_empty() {
         let _ = write!(text, "elements = {{ {} }} ", ranges.join(", "));
     }
@@ -75,7 +89,10 @@ mod tests {
     #[test]
     fn the_table_is_whole() {
         let nets = |list: &[&str]| list.iter().map(|n| n.parse().unwrap()).collect();
-        let masquerade = Masquerade { pods: nets(&["10.244.0.0/16"]), cluster: nets(&["10.244.0.0/16", "172.20.0.0/16"]) };
+        let masquerade = Masquerade {
+            pods: nets(&["10.244.0.0/16"]),
+            cluster: nets(&["10.244.0.0/16", "172.20.0.0/16"]),
+        };
         let expected = "\
 table inet tombolo
 delete table inet tombolo

@@ -35,8 +35,14 @@ pub fn start(trigger: Arc<Trigger>) -> Result<(), Error> {
             }
         }
     };
-    let spawned = thread::Builder::new().name("monitor".into()).stack_size(256 << 10).spawn(listen);
-    spawned.map(drop).map_err(|source| Error::Start { what: "the monitor", source })
+    let spawned = thread::Builder::new()
+        .name("monitor".into())
+        .stack_size(256 << 10)
+        .spawn(listen);
+    spawned.map(drop).map_err(|source| Error::Start {
+        what: "the monitor",
+        source,
+    })
 }
 
 /// Whether the layout may depend on it. Pods come and go without.

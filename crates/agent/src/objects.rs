@@ -37,11 +37,16 @@ impl Objects {
     /// The objects of now, or what is missing.
     pub fn snapshot(&self) -> Result<Snapshot, String> {
         let (Some(networks), Some(nodes)) = (self.networks.objects(), self.nodes.objects()) else {
-            return Err("the API server has not been read yet; see that it is reachable, and the kubeconfig".into());
+            return Err(
+                "the API server has not been read yet; see that it is reachable, and the kubeconfig".into(),
+            );
         };
         let network = networks.into_iter().find(|n| n.name_any() == CLUSTER);
         let network = network.ok_or_else(|| format!("there is no Network {CLUSTER}; apply one"))?;
-        Ok(Snapshot { network, nodes: nodes.iter().map(|n| NodeNetwork::clone(n)).collect() })
+        Ok(Snapshot {
+            network,
+            nodes: nodes.iter().map(|n| NodeNetwork::clone(n)).collect(),
+        })
     }
 
     /// The NodeNetwork of a node.

@@ -22,9 +22,19 @@ pub fn ensure(netlink: &mut Netlink, wanted: &Overlay) -> Result<bool, Error> {
         _ => {
             // The port of a VXLAN device cannot be changed.
             netlink.delete_link(NAME)?;
-            let vxlan = Vxlan { name: NAME, mac: Some(wanted.mac), mtu: wanted.mtu.into(), port: wanted.port, up: false };
+            let vxlan = Vxlan {
+                name: NAME,
+                mac: Some(wanted.mac),
+                mtu: wanted.mtu.into(),
+                port: wanted.port,
+                up: false,
+            };
             let index = netlink.add_vxlan(&vxlan)?;
-            let up = LinkChange { ipv6_link_local: Some(false), up: Some(true), ..LinkChange::default() };
+            let up = LinkChange {
+                ipv6_link_local: Some(false),
+                up: Some(true),
+                ..LinkChange::default()
+            };
             netlink.set_link(index, &up)?;
             tracing::info!(port = wanted.port, mtu = wanted.mtu, "made the overlay device");
             true

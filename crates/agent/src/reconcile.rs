@@ -25,7 +25,11 @@ pub struct Reconciler {
 impl Reconciler {
     /// Nothing is known of the kernel yet.
     pub fn new(datapath: Arc<Datapath>) -> Self {
-        Self { datapath, masquerade: None, programs_are_ours: false }
+        Self {
+            datapath,
+            masquerade: None,
+            programs_are_ours: false,
+        }
     }
 
     /// Sets anew what cannot be looked at cheaply.
@@ -53,7 +57,12 @@ impl Reconciler {
                 if desired.overlay.is_none() {
                     keep(overlay::remove(&mut netlink));
                 }
-                kernel_routes::reconcile(&mut netlink, &desired.kernel_routes, local.overlay_ifindex, &mut errors);
+                kernel_routes::reconcile(
+                    &mut netlink,
+                    &desired.kernel_routes,
+                    local.overlay_ifindex,
+                    &mut errors,
+                );
             }
             Err(error) => errors.push(error.into()),
         }

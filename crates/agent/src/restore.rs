@@ -46,7 +46,12 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
     rows(endpoints, &live, &links)?;
     for (name, attachment) in &live {
         let Some(link) = links.get(name) else { continue };
-        pod_link(attachment, name, settings).configure_host(&mut host, &endpoints.datapath, link.index)?;
+        let whole =
+            pod_link(attachment, name, settings).configure_host(&mut host, &endpoints.datapath, link.index);
+        if let Err(error) = whole {
+            // One pod that cannot be helped must not cost the others theirs; its row is there already.
+            tracing::error!(owner = %attachment.owner, %error, "cannot make this endpoint whole");
+        }
     }
     unpin(endpoints, &live)?;
     tracing::info!(endpoints = live.len(), "took up what is there");
@@ -54,7 +59,11 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
 }
 
 fn settle(endpoints: &Endpoints, state_dir: &Path) -> Result<(), Error> {
-    for owner in endpoints.journal.unfinished().map_err(Error::file("read the journal in", state_dir))? {
+    for owner in endpoints
+        .journal
+        .unfinished()
+        .map_err(Error::file("read the journal in", state_dir))?
+    {
         tracing::info!(%owner, "an ADD was cut short; undoing it");
         endpoints.remove(&owner)?;
     }
@@ -64,7 +73,8 @@ fn settle(endpoints: &Endpoints, state_dir: &Path) -> Result<(), Error> {
             tracing::error!(%error, ?record, "cannot settle this DEL");
             continue;
         }
-        released::remove(state_dir, &record).map_err(Error::file("remove a record in", released::folder(state_dir)))?;
+        released::remove(state_dir, &record)
+            .map_err(Error::file("remove a record in", released::folder(state_dir)))?;
     }
     Ok(())
 }
@@ -78,7 +88,11 @@ fn rows(
     let mut rows = BTreeMap::new();
     for (name, attachment) in live {
         let ifindex = links.get(name).map_or(0, |l| l.index);
-        let row = Endpoint { ifindex, mac: attachment.mac, mtu: attachment.mtu };
+        let row = Endpoint {
+            ifindex,
+            mac: attachment.mac,
+            mtu: attachment.mtu,
+        };
         rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
     }
     endpoints.datapath.endpoints().reconcile(&rows)?;
@@ -88,8 +102,13 @@ fn rows(
 /// Removes the pins of programs at pod links that are gone.
 fn unpin(endpoints: &Endpoints, live: &BTreeMap<String, Attachment>) -> Result<(), Error> {
     let pinned = endpoints.datapath.attachments()?;
-    let pods = pinned.into_iter().filter(|(_, hook)| matches!(hook, Hook::FromPod | Hook::ToPod));
-    let gone: BTreeSet<String> = pods.map(|(name, _)| name).filter(|name| !live.contains_key(name)).collect();
+    let pods = pinned
+        .into_iter()
+        .filter(|(_, hook)| matches!(hook, Hook::FromPod | Hook::ToPod));
+    let gone: BTreeSet<String> = pods
+        .map(|(name, _)| name)
+        .filter(|name| !live.contains_key(name))
+        .collect();
     for name in gone {
         endpoints.datapath.detach(&name)?;
     }

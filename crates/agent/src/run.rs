@@ -51,19 +51,32 @@ pub fn runtime() -> std::io::Result<Runtime> {
 /// # Errors
 /// Only what keeps it from starting; it waits for an API server that is away.
 pub async fn run(args: Args) -> Result<(), Error> {
-    let signals = |source| Error::Start { what: "signal handlers", source };
+    let signals = |source| Error::Start {
+        what: "signal handlers",
+        source,
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     let client = tombolo_kube::client(args.kubeconfig.as_deref()).await?;
     let prometheus = TcpListener::bind(args.metrics).await;
-    let prometheus = prometheus.map_err(|source| Error::Metrics { address: args.metrics, source })?;
+    let prometheus = prometheus.map_err(|source| Error::Metrics {
+        address: args.metrics,
+        source,
+    })?;
     let (settings, settings_seen) = watch::channel(None);
     let takeover = {
         let args = args.clone();
         tokio::task::spawn_blocking(move || take_over(&args, settings_seen))
     };
-    let TakenOver { lock, listener, endpoints, known } =
-        takeover.await.map_err(|panic| Error::Start { what: "the agent", source: panic.into() })??;
+    let TakenOver {
+        lock,
+        listener,
+        endpoints,
+        known,
+    } = takeover.await.map_err(|panic| Error::Start {
+        what: "the agent",
+        source: panic.into(),
+    })??;
     settings.send_replace(known);
 
     let metrics = Arc::new(Metrics::new());
@@ -81,11 +94,21 @@ pub async fn run(args: Args) -> Result<(), Error> {
         metrics: metrics.clone(),
     };
     control.start(trigger)?;
-    tokio::spawn(status::publish(client, args.node.clone(), objects, outcomes.clone()));
+    tokio::spawn(status::publish(
+        client,
+        args.node.clone(),
+        objects,
+        outcomes.clone(),
+    ));
     let scrapes = axum::serve(prometheus, metrics::router(&metrics, endpoints.clone()));
     tokio::spawn(scrapes.into_future());
 
-    let server = Arc::new(Server { node: args.node, endpoints, outcome: outcomes, metrics });
+    let server = Arc::new(Server {
+        node: args.node,
+        endpoints,
+        outcome: outcomes,
+        metrics,
+    });
     let listener = tokio::net::UnixListener::from_std(listener).map_err(Error::Serve)?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let serve = axum::serve(listener, server::router(server)).with_graceful_shutdown(async {
@@ -121,8 +144,11 @@ struct TakenOver {
 fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Result<TakenOver, Error> {
     let lock = socket::lock(&args.state_dir)?;
     let store = AddressStore::open(&args.state_dir.join("addresses.redb"), REST)?;
-    let options =
-        Options { directory: args.bpffs.clone(), attach: args.attach.into(), track_flows: args.track_flows };
+    let options = Options {
+        directory: args.bpffs.clone(),
+        attach: args.attach.into(),
+        track_flows: args.track_flows,
+    };
     let datapath = Datapath::load(&options)?;
     let endpoints = Arc::new(Endpoints {
         store: Arc::new(store),
@@ -134,9 +160,17 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     });
     let known = known_settings(&endpoints)?;
     let listener = socket::listen(&args.socket)?;
-    let sources = known.clone().unwrap_or(PodSettings { mtu: 0, node_addresses: Vec::new() });
+    let sources = known.clone().unwrap_or(PodSettings {
+        mtu: 0,
+        node_addresses: Vec::new(),
+    });
     restore::restore(&endpoints, &args.state_dir, &sources)?;
-    Ok(TakenOver { lock, listener, endpoints, known })
+    Ok(TakenOver {
+        lock,
+        listener,
+        endpoints,
+        known,
+    })
 }
 
 /// What an earlier agent left in the tables of what pods need, so that they can be served before the API
@@ -144,8 +178,17 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
 fn known_settings(endpoints: &Endpoints) -> Result<Option<PodSettings>, Error> {
     let config = endpoints.datapath.config()?;
     let rows = endpoints.datapath.routes().entries()?;
-    let own = rows.values().find(|r| r.kind == RouteKind::Pods as u8 && r.way == Way::Local as u8);
+    let own = rows
+        .values()
+        .find(|r| r.kind == RouteKind::Pods as u8 && r.way == Way::Local as u8);
     let sources = [config.icmp_source_v4, config.icmp_source_v6];
-    let node_addresses: Vec<IpAddr> = sources.into_iter().filter(|a| !a.is_unspecified()).map(IpAddr::from).collect();
-    Ok(own.map(|row| PodSettings { mtu: row.mtu, node_addresses }))
+    let node_addresses: Vec<IpAddr> = sources
+        .into_iter()
+        .filter(|a| !a.is_unspecified())
+        .map(IpAddr::from)
+        .collect();
+    Ok(own.map(|row| PodSettings {
+        mtu: row.mtu,
+        node_addresses,
+    }))
 }

@@ -50,7 +50,11 @@ async fn add(State(server): State<Arc<Server>>, body: Bytes) -> Response {
     let request: AddRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => {
-            let error = CniError::new(code::DECODING, "the request is not what it should be", error.to_string());
+            let error = CniError::new(
+                code::DECODING,
+                "the request is not what it should be",
+                error.to_string(),
+            );
             return failure(error);
         }
     };
@@ -71,13 +75,18 @@ async fn add(State(server): State<Arc<Server>>, body: Bytes) -> Response {
     .await
 }
 
-async fn remove(State(server): State<Arc<Server>>, Path((id, interface)): Path<(String, String)>) -> Response {
+async fn remove(
+    State(server): State<Arc<Server>>,
+    Path((id, interface)): Path<(String, String)>,
+) -> Response {
     blocking(move || {
         let start = Instant::now();
         let result = server.endpoints.delete(&id, &interface);
         server.metrics.operation("del", start, result.is_ok());
         match &result {
-            Ok(()) => tracing::info!(container = id, interface, took = ?start.elapsed(), "disconnected a pod"),
+            Ok(()) => {
+                tracing::info!(container = id, interface, took = ?start.elapsed(), "disconnected a pod")
+            }
             Err(error) => tracing::warn!(container = id, interface, %error, "cannot disconnect a pod"),
         }
         result.map(|()| serde_json::Value::Object(serde_json::Map::new()))
@@ -115,7 +124,11 @@ async fn status(State(server): State<Arc<Server>>) -> Response {
 
 async fn unknown() -> Response {
     let details = "see that plugin, command line and agent are of the same release";
-    let error = CniError::new(code::UNSUPPORTED_FIELD, "the agent knows no such request", details);
+    let error = CniError::new(
+        code::UNSUPPORTED_FIELD,
+        "the agent knows no such request",
+        details,
+    );
     (StatusCode::NOT_FOUND, Json(body(error))).into_response()
 }
 
@@ -132,7 +145,11 @@ where
         Err(panic) => {
             tracing::error!(%panic, "a request failed in a way it should not");
             let details = "please report it, with the agent's log";
-            failure(CniError::new(code::AGENT_ANSWER, "the agent failed by a defect", details))
+            failure(CniError::new(
+                code::AGENT_ANSWER,
+                "the agent failed by a defect",
+                details,
+            ))
         }
     }
 }
@@ -149,11 +166,19 @@ fn failure(error: CniError) -> Response {
 }
 
 fn body(error: CniError) -> ErrorBody {
-    ErrorBody { code: error.code, msg: error.msg, details: error.details }
+    ErrorBody {
+        code: error.code,
+        msg: error.msg,
+        details: error.details,
+    }
 }
 
 impl From<crate::Error> for CniError {
     fn from(error: crate::Error) -> Self {
-        Self::new(code::KERNEL, "the node's state could not be read", error.to_string())
+        Self::new(
+            code::KERNEL,
+            "the node's state could not be read",
+            error.to_string(),
+        )
     }
 }

@@ -24,10 +24,20 @@ pub struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
 /// # Errors
 /// Another agent goes on, or the folder cannot be written.
 pub fn lock(state_dir: &Path) -> Result<Lock, Error> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir);
     made.map_err(Error::file("make the state folder", state_dir))?;
     let path = state_dir.join("agent.lock");
-    let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+    };
     let mut file = open().map_err(Error::file("open the lock", &path))?;
     let deadline = Instant::now() + LOCK_DEADLINE;
     loop {
@@ -59,8 +69,11 @@ pub fn listen(path: &Path) -> Result<UnixListener, Error> {
         _ => {}
     }
     let listener = UnixListener::bind(&temporary).map_err(Error::file("listen on", &temporary))?;
-    fs::set_permissions(&temporary, Permissions::from_mode(0o600)).map_err(Error::file("close to others", &temporary))?;
+    fs::set_permissions(&temporary, Permissions::from_mode(0o600))
+        .map_err(Error::file("close to others", &temporary))?;
     fs::rename(&temporary, path).map_err(Error::file("put in its place", path))?;
-    listener.set_nonblocking(true).map_err(Error::file("set up", path))?;
+    listener
+        .set_nonblocking(true)
+        .map_err(Error::file("set up", path))?;
     Ok(listener)
 }

@@ -25,7 +25,11 @@ pub fn of(
     errors: &[Error],
     last_generation: i64,
 ) -> NodeNetworkStatus {
-    let uplink = |u: &tombolo_layout::LocalUplink| Uplink { name: u.name.clone(), mac: mac_text(u.mac), mtu: u.mtu };
+    let uplink = |u: &tombolo_layout::LocalUplink| Uplink {
+        name: u.name.clone(),
+        mac: mac_text(u.mac),
+        mtu: u.mtu,
+    };
     let errors = errors.iter().map(Error::to_string);
     let ready = errors.len() == 0 && !desired.blocks.is_empty();
     let message: Vec<String> = errors.chain(desired.warnings.iter().cloned()).collect();
@@ -33,35 +37,66 @@ pub fn of(
         addresses: desired.addresses.clone(),
         uplinks: local.uplinks.iter().map(uplink).collect(),
         pod_mtu: desired.pod_mtu,
-        observed_generation: if ready { network.metadata.generation.unwrap_or(0) } else { last_generation },
-        health: Health { ready, message: message.join("; ") },
+        observed_generation: if ready {
+            network.metadata.generation.unwrap_or(0)
+        } else {
+            last_generation
+        },
+        health: Health {
+            ready,
+            message: message.join("; "),
+        },
     }
 }
 
 /// The last status, with what is wrong now.
 pub fn unhealthy(last: NodeNetworkStatus, error: &Error) -> NodeNetworkStatus {
-    NodeNetworkStatus { health: Health { ready: false, message: error.to_string() }, ..last }
+    NodeNetworkStatus {
+        health: Health {
+            ready: false,
+            message: error.to_string(),
+        },
+        ..last
+    }
 }
 
 /// Publishes the status of each round that says something new, until the rounds end.
-pub async fn publish(client: Client, node: String, objects: Arc<Objects>, mut outcomes: watch::Receiver<Outcome>) {
+pub async fn publish(
+    client: Client,
+    node: String,
+    objects: Arc<Objects>,
+    mut outcomes: watch::Receiver<Outcome>,
+) {
     let api: Api<NodeNetwork> = Api::all(client);
     let mut retry: Option<Duration> = None;
     loop {
         let changed = match retry {
             None => outcomes.changed().await,
-            Some(wait) => tokio::time::timeout(wait, outcomes.changed()).await.unwrap_or(Ok(())),
+            Some(wait) => tokio::time::timeout(wait, outcomes.changed())
+                .await
+                .unwrap_or(Ok(())),
         };
         if changed.is_err() {
             return;
         }
-        let Some(status) = outcomes.borrow_and_update().status.clone() else { continue };
-        let Some(object) = objects.node(&node) else { continue };
+        let Some(status) = outcomes.borrow_and_update().status.clone() else {
+            continue;
+        };
+        let Some(object) = objects.node(&node) else {
+            continue;
+        };
         if object.status.as_ref() == Some(&status) {
             retry = None;
             continue;
         }
-        retry = match api.patch_status(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch(&status))).await {
+        retry = match api
+            .patch_status(
+                &object.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(patch(&status)),
+            )
+            .await
+        {
             Ok(_) => None,
             Err(error) => {
                 let wait = retry.map_or(RETRY.0, |r| (r * 2).min(RETRY.1));

@@ -14,7 +14,10 @@ pub struct Turns<K> {
 impl<K: Clone + Eq + Hash> Turns<K> {
     /// All keys are free.
     pub fn new() -> Self {
-        Self { taken: Mutex::new(HashSet::new()), freed: Condvar::new() }
+        Self {
+            taken: Mutex::new(HashSet::new()),
+            freed: Condvar::new(),
+        }
     }
 
     /// Waits until nobody else has the key's turn, and takes it until the guard is dropped.
@@ -24,7 +27,10 @@ impl<K: Clone + Eq + Hash> Turns<K> {
             taken = self.freed.wait(taken).unwrap_or_else(PoisonError::into_inner);
         }
         taken.insert(key.clone());
-        Turn { turns: self, key: key.clone() }
+        Turn {
+            turns: self,
+            key: key.clone(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<K>> {

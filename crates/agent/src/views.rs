@@ -42,8 +42,18 @@ pub fn endpoints(node: &Endpoints) -> Result<Vec<Endpoint>, Error> {
 /// The blocks, and who holds what of them.
 pub fn addresses(node: &Endpoints) -> Result<Addresses, Error> {
     let usage = node.store.usage()?.into_iter();
-    let blocks = usage.map(|u| BlockUsage { block: u.block, used: u.used, resting: u.resting, free: u.free });
-    let mut pods: BTreeMap<_, _> = node.store.attachments()?.into_iter().map(|a| (a.owner, a.pod)).collect();
+    let blocks = usage.map(|u| BlockUsage {
+        block: u.block,
+        used: u.used,
+        resting: u.resting,
+        free: u.free,
+    });
+    let mut pods: BTreeMap<_, _> = node
+        .store
+        .attachments()?
+        .into_iter()
+        .map(|a| (a.owner, a.pod))
+        .collect();
     let allocation = |(address, owner): (IpAddr, _)| {
         let pod = pods.get_mut(&owner).and_then(|p| p.as_ref());
         Allocation {
@@ -54,7 +64,10 @@ pub fn addresses(node: &Endpoints) -> Result<Addresses, Error> {
         }
     };
     let allocations = node.store.addresses()?.into_iter().map(allocation).collect();
-    Ok(Addresses { blocks: blocks.collect(), allocations })
+    Ok(Addresses {
+        blocks: blocks.collect(),
+        allocations,
+    })
 }
 
 /// The table that decides where packets go.
@@ -64,11 +77,20 @@ pub fn routes(node: &Endpoints, names: &BTreeMap<u32, String>) -> Result<Vec<Rou
     let rows = node.datapath.routes().entries()?;
     let route = |(key, row): (tombolo_abi::RouteKey, tombolo_abi::Route)| {
         let address = IpAddr::from(key.addr);
-        let prefix_len = if address.is_ipv4() { key.prefix_len.saturating_sub(96) } else { key.prefix_len };
+        let prefix_len = if address.is_ipv4() {
+            key.prefix_len.saturating_sub(96)
+        } else {
+            key.prefix_len
+        };
         let local = row.way == Way::Local as u8;
         Some(Route {
             destination: IpNet::new(address, u8::try_from(prefix_len).ok()?).ok()?,
-            kind: if row.kind == RouteKind::Pods as u8 { "pods" } else { "node" }.into(),
+            kind: if row.kind == RouteKind::Pods as u8 {
+                "pods"
+            } else {
+                "node"
+            }
+            .into(),
             way: way_word(row.way).into(),
             node: names.get(&row.node).cloned(),
             next_hop: (!local).then(|| row.next_hop.into()),
@@ -81,13 +103,18 @@ pub fn routes(node: &Endpoints, names: &BTreeMap<u32, String>) -> Result<Vec<Rou
 
 /// What was dropped, where and why.
 pub fn drops(node: &Endpoints) -> Result<Vec<Drop>, Error> {
-    let counters = node.datapath.counters()?.into_iter().filter(|(_, outcome, _)| outcome.is_drop());
-    let drop = |(hook, outcome, counter): (tombolo_abi::Hook, tombolo_abi::Outcome, tombolo_abi::Counter)| Drop {
-        hook: hook.word().into(),
-        reason: outcome.word().into(),
-        packets: counter.packets,
-        bytes: counter.bytes,
-    };
+    let counters = node
+        .datapath
+        .counters()?
+        .into_iter()
+        .filter(|(_, outcome, _)| outcome.is_drop());
+    let drop =
+        |(hook, outcome, counter): (tombolo_abi::Hook, tombolo_abi::Outcome, tombolo_abi::Counter)| Drop {
+            hook: hook.word().into(),
+            reason: outcome.word().into(),
+            packets: counter.packets,
+            bytes: counter.bytes,
+        };
     Ok(counters.map(drop).collect())
 }
 

@@ -28,7 +28,11 @@ pub const GATEWAY_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::from_be_by
 
 /// The gateway of an address.
 pub const fn gateway(address: IpAddr) -> IpAddr {
-    if address.is_ipv4() { GATEWAY_IPV4 } else { GATEWAY_IPV6 }
+    if address.is_ipv4() {
+        GATEWAY_IPV4
+    } else {
+        GATEWAY_IPV6
+    }
 }
 
 /// All of a pod's link.
@@ -74,8 +78,17 @@ impl PodLink<'_> {
         let mut netlink = Netlink::open()?;
         let link = netlink.require_link(self.pod_name)?;
         quiet_ipv6(self.pod_name)?;
-        let up = LinkChange { up: Some(true), ..LinkChange::default() };
-        netlink.set_link(link.index, &LinkChange { ipv6_link_local: Some(false), ..up.clone() })?;
+        let up = LinkChange {
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        netlink.set_link(
+            link.index,
+            &LinkChange {
+                ipv6_link_local: Some(false),
+                ..up.clone()
+            },
+        )?;
         let loopback = netlink.require_link("lo")?;
         if !loopback.up {
             netlink.set_link(loopback.index, &up)?;
@@ -84,7 +97,10 @@ impl PodLink<'_> {
             let gateway = gateway(address);
             netlink.add_address(link.index, address.into())?;
             netlink.replace_neighbour(link.index, gateway, GATEWAY_MAC)?;
-            let on_link = Route { ifindex: Some(link.index), ..Route::new(gateway.into()) };
+            let on_link = Route {
+                ifindex: Some(link.index),
+                ..Route::new(gateway.into())
+            };
             netlink.replace_route(&on_link)?;
             netlink.replace_route(&Route {
                 ifindex: Some(link.index),
@@ -101,7 +117,11 @@ impl PodLink<'_> {
     /// # Errors
     /// The kernel refuses.
     pub fn configure_host(&self, host: &mut Netlink, datapath: &Datapath, index: u32) -> Result<(), Error> {
-        let row = Endpoint { ifindex: index, mac: self.mac, mtu: self.mtu };
+        let row = Endpoint {
+            ifindex: index,
+            mac: self.mac,
+            mtu: self.mtu,
+        };
         for &address in self.addresses {
             datapath.endpoints().insert(&Addr::from(address), &row)?;
         }
@@ -111,7 +131,11 @@ impl PodLink<'_> {
         // What a pod sends was checked by its program. The larger of this and that of `all` counts, and a
         // strict one there would drop what a pod sends by way of a route that the kernel does not have.
         sysctl::write(&format!("net/ipv4/conf/{}/rp_filter", self.host_name), "2")?;
-        let up = LinkChange { up: Some(true), ipv6_link_local: Some(false), ..LinkChange::default() };
+        let up = LinkChange {
+            up: Some(true),
+            ipv6_link_local: Some(false),
+            ..LinkChange::default()
+        };
         host.set_link(index, &up)?;
         for &address in self.addresses {
             host.replace_neighbour(index, address, self.mac)?;
@@ -135,7 +159,11 @@ impl PodLink<'_> {
     pub fn routes(&self, index: u32) -> impl Iterator<Item = Route> {
         self.addresses.iter().map(move |&address| Route {
             ifindex: Some(index),
-            source: self.node_addresses.iter().copied().find(|n| n.is_ipv4() == address.is_ipv4()),
+            source: self
+                .node_addresses
+                .iter()
+                .copied()
+                .find(|n| n.is_ipv4() == address.is_ipv4()),
             ..Route::new(address.into())
         })
     }
@@ -153,7 +181,13 @@ impl PodLink<'_> {
             }
         };
         for &address in self.addresses {
-            keep(datapath.endpoints().remove(&Addr::from(address)).map(drop).map_err(Error::from));
+            keep(
+                datapath
+                    .endpoints()
+                    .remove(&Addr::from(address))
+                    .map(drop)
+                    .map_err(Error::from),
+            );
         }
         let deleted = host.delete_link(self.host_name);
         let gone = deleted.is_ok();
@@ -175,5 +209,9 @@ fn quiet_ipv6(device: &str) -> tombolo_netlink::Result<()> {
 
 /// The default route's destination, of an address's family.
 fn everything(of: IpAddr) -> IpNet {
-    if of.is_ipv4() { IpNet::V4(ipnet::Ipv4Net::default()) } else { IpNet::V6(ipnet::Ipv6Net::default()) }
+    if of.is_ipv4() {
+        IpNet::V4(ipnet::Ipv4Net::default())
+    } else {
+        IpNet::V6(ipnet::Ipv6Net::default())
+    }
 }
