@@ -96,7 +96,8 @@ pub struct Ipv6Header {
     pub destination: [u16; 8],
 }
 
-/// What the headers say.
+/// What the headers say. No padding: before Linux 6.3 a function may not be handed any.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Packet {
     /// Source address.
@@ -117,7 +118,11 @@ pub struct Packet {
     pub dont_fragment: bool,
     /// A fragment past the first: it has no transport header.
     pub later_fragment: bool,
+    /// Zero.
+    pub pad: [u8; 3],
 }
+
+const _: () = assert!(size_of::<Packet>() == 48);
 
 impl Packet {
     /// Reads the headers.
@@ -163,6 +168,7 @@ fn parse_v4(skb: Skb) -> Result<Packet, Outcome> {
         v4: true,
         dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
         later_fragment: ip.fragment & OFFSET_V4 != 0,
+        pad: [0; 3],
     })
 }
 
@@ -186,6 +192,7 @@ fn parse_v6(skb: Skb) -> Result<Packet, Outcome> {
         v4: false,
         dont_fragment: true,
         later_fragment: false,
+        pad: [0; 3],
     };
     if packet.source.is_v4() || packet.destination.is_v4() {
         return Err(Outcome::MappedAddress);
