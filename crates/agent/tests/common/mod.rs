@@ -42,12 +42,13 @@ pub const NODE_ADDRESSES: [&str; 2] = ["172.20.1.11", "fd00:20:1::11"];
 
 /// A node.
 pub struct Node {
+    // The first to go, while all that it needs is still there.
+    agent: Option<Process>,
     pub namespace: TestNamespace,
     pub outside: TestNamespace,
     pub api: Api,
     bpffs: Bpffs,
     folder: tempfile::TempDir,
-    agent: Option<Process>,
 }
 
 impl Node {
@@ -128,6 +129,19 @@ impl Node {
         let mut agent = self.agent.take().expect("the agent runs");
         agent.signal(signal);
         agent.wait(DEADLINE);
+    }
+
+    /// From its next start on, the agent finds nobody where the API server was.
+    pub fn lose_api_server(&self) {
+        let config = self.api.kubeconfig().replace("127.0.0.1", "127.0.0.2");
+        std::fs::write(self.folder.path().join("kubeconfig"), config).unwrap();
+    }
+
+    /// The agent's resident memory, in KiB.
+    pub fn agent_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent_id())).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// The agent's process id.
