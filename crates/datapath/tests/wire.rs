@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{SocketAddr, UdpSocket},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, OwnedFd},
     time::Duration,
 };
 
@@ -423,11 +423,7 @@ fn a_pods_stack_learns_the_mtu_of_the_path() {
             } else {
                 (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
             };
-            let always = libc::IP_PMTUDISC_DO;
-            // SAFETY: the value is valid for its length.
-            let set =
-                unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const always).cast(), 4) };
-            assert_eq!(set, 0, "{}", io::Error::last_os_error());
+            set_option(&socket, level, option, libc::IP_PMTUDISC_DO);
             socket.send(&[0; 1350]).unwrap();
             eventually("the pod's stack has learnt", || {
                 let to = to.to_owned();
@@ -474,26 +470,83 @@ fn a_vlan_tag_is_not_ip() {
     });
 }
 
+#[test]
+fn an_answer_holds_none_of_its_packets_unfinished_checksum() {
+    let node = Node::new(Attach::Auto);
+    // So that the kernel itself writes the checksum where a packet says that one is missing.
+    finish_checksums_in_software("up0");
+    for f in FAMILIES {
+        let captured = node.wire.run(|| packet_socket("wire0", libc::ETH_P_ALL));
+        let (from, to) = (ip(f.pod_2), ip(f.a));
+        node.wire.run(move || {
+            let socket = UdpSocket::bind((from, 0)).unwrap();
+            let (level, option) = if from.is_ipv4() {
+                (libc::IPPROTO_IP, libc::IP_TTL)
+            } else {
+                (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
+            };
+            set_option(&socket, level, option, 1);
+            socket.send_to(&[7; 400], (to, 9)).unwrap();
+        });
+        eventually("the answer", || {
+            let mut frame = [0; 2048];
+            let flags = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+            let len = nix::sys::socket::recv(captured.as_raw_fd(), &mut frame, flags).unwrap_or(0);
+            let protocol = if f.v4 { 23 } else { 20 };
+            let source = if f.v4 { 26..30 } else { 22..38 };
+            let answer = Frame::udp(f.node, f.pod_2).icmp(11, 3).build();
+            if len < 100 || frame[protocol] != answer[protocol] || frame[source.clone()] != answer[source] {
+                return Err(node.cluster.state());
+            }
+            let error = IcmpError::read(&frame[..len]);
+            assert_eq!((error.source, error.destination), (ip(f.node), ip(f.pod_2)));
+            Ok(())
+        });
+    }
+}
+
+/// Turns the device's checksum offload off.
+fn finish_checksums_in_software(device: &str) {
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    let mut value = [ETHTOOL_STXCSUM, 0];
+    // SAFETY: all zero is a valid request.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // SAFETY: the request and what it names are valid.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+}
+
+fn set_option(socket: &UdpSocket, level: i32, option: i32, value: i32) {
+    // SAFETY: the value is valid for its length.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
 /// Sends a frame as it is.
 fn send_frame(device: &str, frame: &[u8]) {
-    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socket};
-    let protocol = None;
-    let socket = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        protocol,
-    )
-    .unwrap();
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: 0,
-        sll_ifindex: ifindex(device).cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
+    use nix::sys::socket::{MsgFlags, send};
+    let socket = packet_socket(device, 0);
+    assert_eq!(
+        send(socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap(),
+        frame.len()
+    );
+}
+
+/// A socket for whole frames on a device.
+fn packet_socket(device: &str, protocol: i32) -> OwnedFd {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    // SAFETY: all zero is a valid address.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (protocol as u16).to_be();
+    address.sll_ifindex = ifindex(device).cast_signed();
     // SAFETY: the address is valid for its length.
     let bound = unsafe {
         libc::bind(
@@ -503,8 +556,5 @@ fn send_frame(device: &str, frame: &[u8]) {
         )
     };
     assert_eq!(bound, 0, "{}", io::Error::last_os_error());
-    assert_eq!(
-        send(socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap(),
-        frame.len()
-    );
+    socket
 }
