@@ -28,7 +28,10 @@ pub struct PodName {
 /// Makes [`Error::Api`] of a client's error.
 pub(crate) fn failed<E: std::fmt::Display>(operation: impl Into<String>) -> impl FnOnce(E) -> Error {
     let operation = operation.into();
-    move |error| Error::Api { operation, reason: error.to_string() }
+    move |error| Error::Api {
+        operation,
+        reason: error.to_string(),
+    }
 }
 
 impl Api {
@@ -52,8 +55,13 @@ impl Api {
         let mut pods = Vec::new();
         let mut kinds: Vec<(GroupVersionKind, ApiResource, Scope)> = Vec::new();
         for Manifest { path, object } in manifests {
-            let wrong = |reason: String| Error::Manifest { path: path.clone(), reason };
-            let (Some(types), Some(name)) = (&object.types, &object.metadata.name) else { continue };
+            let wrong = |reason: String| Error::Manifest {
+                path: path.clone(),
+                reason,
+            };
+            let (Some(types), Some(name)) = (&object.types, &object.metadata.name) else {
+                continue;
+            };
             let kind = GroupVersionKind::try_from(types).map_err(|error| wrong(error.to_string()))?;
             let (resource, scope) = match kinds.iter().find(|(known, ..)| *known == kind) {
                 Some((_, resource, scope)) => (resource.clone(), scope.clone()),
@@ -72,13 +80,17 @@ impl Api {
             };
             let applied = match api.create(&PostParams::default(), object).await {
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                    api.patch(name, &PatchParams::default(), &Patch::Merge(object)).await
+                    api.patch(name, &PatchParams::default(), &Patch::Merge(object))
+                        .await
                 }
                 created => created,
             };
             applied.map_err(|error| wrong(format!("{} {name}: {error}", kind.kind)))?;
             if kind.kind == "Pod" && kind.group.is_empty() {
-                pods.push(PodName { namespace: namespace.to_owned(), name: name.clone() });
+                pods.push(PodName {
+                    namespace: namespace.to_owned(),
+                    name: name.clone(),
+                });
             }
         }
         Ok(pods)
@@ -104,7 +116,11 @@ impl Api {
         let not_ready = |node: Node| {
             let status = node.status.unwrap_or_default();
             let name = node.metadata.name.unwrap_or_default();
-            let ready = status.conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
+            let ready = status
+                .conditions
+                .into_iter()
+                .flatten()
+                .find(|condition| condition.type_ == "Ready");
             match ready {
                 Some(ready) if ready.status == "True" => None,
                 Some(ready) => Some(format!("{name}: {}", ready.message.unwrap_or_default())),
@@ -137,19 +153,28 @@ fn why_not_ready(pod: &Pod) -> Option<String> {
         return None;
     }
     let conditions = status.conditions.unwrap_or_default();
-    if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+    if conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    {
         return None;
     }
-    let waiting = status.container_statuses.into_iter().flatten().find_map(|container| {
-        let waiting = container.state?.waiting?;
-        Some(format!(
-            "container {}: {} {}",
-            container.name,
-            waiting.reason.unwrap_or_default(),
-            waiting.message.unwrap_or_default()
-        ))
-    });
-    let unmet = conditions.into_iter().find(|condition| condition.status != "True");
+    let waiting = status
+        .container_statuses
+        .into_iter()
+        .flatten()
+        .find_map(|container| {
+            let waiting = container.state?.waiting?;
+            Some(format!(
+                "container {}: {} {}",
+                container.name,
+                waiting.reason.unwrap_or_default(),
+                waiting.message.unwrap_or_default()
+            ))
+        });
+    let unmet = conditions
+        .into_iter()
+        .find(|condition| condition.status != "True");
     let reason = waiting.or_else(|| unmet.and_then(|condition| condition.message));
     Some(reason.unwrap_or_else(|| format!("phase {}", status.phase.unwrap_or_default())))
 }
@@ -158,5 +183,9 @@ async fn list<K>(api: &kube::Api<K>, operation: &str) -> Result<Vec<K>>
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    Ok(api.list(&kube::api::ListParams::default()).await.map_err(failed(operation))?.items)
+    Ok(api
+        .list(&kube::api::ListParams::default())
+        .await
+        .map_err(failed(operation))?
+        .items)
 }

@@ -1,6 +1,6 @@
 //! Control groups (version 2): what is started in one is found and ended through it, never by name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,12 @@ impl Cgroup {
     pub fn labs() -> Result<Vec<String>> {
         let root = mounts::cgroup2()?;
         let entries = fs::read_dir(&root).map_err(system("list", &root))?;
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        Ok(names.filter_map(|name| Some(name.strip_prefix(LAB_PREFIX)?.to_owned())).collect())
+        let names = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names
+            .filter_map(|name| Some(name.strip_prefix(LAB_PREFIX)?.to_owned()))
+            .collect())
     }
 
     /// A control group inside this one.
@@ -48,7 +52,10 @@ impl Cgroup {
     /// The file through which a process joins: it writes `0`.
     pub fn procs(&self) -> Result<OwnedFd> {
         let path = self.0.join("cgroup.procs");
-        let file = OpenOptions::new().write(true).open(&path).map_err(system("open", &path))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .map_err(system("open", &path))?;
         Ok(file.into())
     }
 
@@ -119,7 +126,9 @@ impl Cgroup {
                 Err(error) => return Err(system("list", &folder)(error)),
             };
             visit(&folder)?;
-            let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            let folders = entries
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             open.extend(folders.map(|entry| entry.path()));
         }
         Ok(())
@@ -144,9 +153,4 @@ fn remove_folder(folder: &Path, deadline: Instant) -> Result<()> {
 
 fn gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
-}
-
-/// Whether a process exists.
-pub fn is_alive(pid: u32) -> bool {
-    File::open(format!("/proc/{pid}/stat")).is_ok()
 }

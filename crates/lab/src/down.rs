@@ -33,7 +33,12 @@ pub(crate) fn remove(lab: &LabDir, lock: Option<Lock>) -> Result<()> {
         failures.note(tombolo_netlink::Namespace::remove(&file).map_err(Into::into));
     }
     // Deepest first.
-    for mount in failures.note(mounts::mounts()).unwrap_or_default().into_iter().rev() {
+    for mount in failures
+        .note(mounts::mounts())
+        .unwrap_or_default()
+        .into_iter()
+        .rev()
+    {
         if mount.target.starts_with(lab.path()) {
             failures.note(mounts::unmount_all(&mount.target));
         }

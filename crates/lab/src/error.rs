@@ -9,7 +9,9 @@ pub enum Error {
     #[error("{0}")]
     Options(String),
     /// A lab of that name is there already.
-    #[error("a lab named {0:?} is already up; take it down with `tombolo lab down --name {0}` or choose another --name")]
+    #[error(
+        "a lab named {0:?} is already up; take it down with `tombolo lab down --name {0}` or choose another --name"
+    )]
     Exists(String),
     /// There is no lab of that name.
     #[error("there is no lab named {0:?}; `tombolo lab status` lists those that are up")]
@@ -21,7 +23,9 @@ pub enum Error {
     #[error("the lab {0:?} is not complete: {1}; remove it with `tombolo lab down --name {0}`")]
     Incomplete(String, String),
     /// Another command works on the lab.
-    #[error("another `tombolo lab up` or `down` is at work on the lab {0:?}; wait for it or end it, then try again")]
+    #[error(
+        "another `tombolo lab up` or `down` is at work on the lab {0:?}; wait for it or end it, then try again"
+    )]
     Busy(String),
     /// Something that the lab needs is not on this machine.
     #[error("{missing}; {remedy}")]
@@ -130,7 +134,11 @@ fn hint(source: &io::Error) -> &'static str {
 /// Makes [`Error::System`] of an I/O error.
 pub(crate) fn system<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
     let path = path.to_owned();
-    move |source| Error::System { operation, path, source: source.into() }
+    move |source| Error::System {
+        operation,
+        path,
+        source: source.into(),
+    }
 }
 
 /// Collects the failures of steps that are all to be tried.

@@ -24,7 +24,10 @@ pub fn find_place(lab: &LabDir, name: &str) -> Result<Place> {
     }
     let (namespace, pod_name) = name.split_once('/').unwrap_or(("default", name));
     let pods = PodRecord::all(lab)?;
-    if let Some(pod) = pods.iter().find(|pod| pod.namespace == namespace && pod.name == pod_name) {
+    if let Some(pod) = pods
+        .iter()
+        .find(|pod| pod.namespace == namespace && pod.name == pod_name)
+    {
         return Place::pod(lab, pod);
     }
     let nodes = plan.nodes.iter().map(|node| node.name.clone());
@@ -32,8 +35,15 @@ pub fn find_place(lab: &LabDir, name: &str) -> Result<Place> {
         "default" => pod.name.clone(),
         namespace => format!("{namespace}/{}", pod.name),
     });
-    let known: Vec<String> = nodes.chain([OUTSIDE.to_owned(), ROUTER.to_owned()]).chain(pods).collect();
-    Err(Error::NoSuchPlace { lab: lab.name().to_owned(), name: name.to_owned(), known: known.join(", ") })
+    let known: Vec<String> = nodes
+        .chain([OUTSIDE.to_owned(), ROUTER.to_owned()])
+        .chain(pods)
+        .collect();
+    Err(Error::NoSuchPlace {
+        lab: lab.name().to_owned(),
+        name: name.to_owned(),
+        known: known.join(", "),
+    })
 }
 
 /// Becomes `command` inside a place: this process's terminal, signals and exit status are the command's.
@@ -43,7 +53,9 @@ pub fn find_place(lab: &LabDir, name: &str) -> Result<Place> {
 pub fn exec(lab: &LabDir, place: &str, command: &[OsString]) -> Result<Infallible> {
     let place = find_place(lab, place)?;
     let Some((program, args)) = command.split_first() else {
-        return Err(Error::Options("say what to run: tombolo lab exec NODE-OR-POD -- CMD...".to_owned()));
+        return Err(Error::Options(
+            "say what to run: tombolo lab exec NODE-OR-POD -- CMD...".to_owned(),
+        ));
     };
     let error = place.command(program).args(args).exec();
     Err(system("run", Path::new(program))(error))

@@ -35,7 +35,11 @@ pub fn build(lab: &LabDir, plan: &Plan) -> Result<()> {
     }
     for segment in &plan.segments {
         let name = bridge_name(segment.number);
-        inside.add_bridge(&Bridge { name: &name, up: true, ..Bridge::default() })?;
+        inside.add_bridge(&Bridge {
+            name: &name,
+            up: true,
+            ..Bridge::default()
+        })?;
         let index = inside.require_link(&name)?.index;
         for address in &segment.router {
             inside.add_address(index, *address)?;
@@ -112,9 +116,23 @@ fn add_node(lab: &LabDir, plan: &Plan, node: &Node, router: &mut Netlink) -> Res
     let namespace = network(lab, &node.name)?;
     let bridge = router.require_link(&bridge_name(node.segment))?.index;
     let port = join(router, &node.name, &namespace, node.mtu)?;
-    router.set_link(port, &LinkChange { master: Some(bridge), ..LinkChange::default() })?;
-    let gateways = plan.segment(node.segment).map(|segment| segment.router.as_slice()).unwrap_or_default();
-    let addresses: Vec<IpNet> = node.addresses.iter().chain(&node.extra_addresses).copied().collect();
+    router.set_link(
+        port,
+        &LinkChange {
+            master: Some(bridge),
+            ..LinkChange::default()
+        },
+    )?;
+    let gateways = plan
+        .segment(node.segment)
+        .map(|segment| segment.router.as_slice())
+        .unwrap_or_default();
+    let addresses: Vec<IpNet> = node
+        .addresses
+        .iter()
+        .chain(&node.extra_addresses)
+        .copied()
+        .collect();
     settle(&namespace, &addresses, gateways)?;
     for address in node.all_addresses() {
         let on_link = gateways.iter().any(|gateway| gateway.contains(&address));
@@ -141,7 +159,13 @@ fn mount_namespace(lab: &LabDir, node: &str, network: &Namespace) -> Result<()> 
         network.enter()?;
         let aside = own.join("cgroup");
         mounts::bind(Path::new("/sys/fs/cgroup"), &aside, true)?;
-        mounts::mount_new("sysfs", "sysfs", Path::new("/sys"), nix::mount::MsFlags::empty(), None)?;
+        mounts::mount_new(
+            "sysfs",
+            "sysfs",
+            Path::new("/sys"),
+            nix::mount::MsFlags::empty(),
+            None,
+        )?;
         mounts::relocate(&aside, Path::new("/sys/fs/cgroup"))?;
         mounts::bind(&lab.bpffs().join(node), Path::new("/sys/fs/bpf"), false)?;
         // Once `/run/tombolo` is the node's, the labs' folders below cannot be named any more, but their
@@ -172,10 +196,17 @@ impl PodRoutes {
     /// # Errors
     /// If a route cannot be set; those set before it are taken back.
     pub fn announce(lab: &LabDir, blocks: &[(IpNet, IpAddr)]) -> Result<Self> {
-        let mut announced = Self { router: Namespace::open(&lab.netns(ROUTER))?, routes: Vec::new() };
+        let mut announced = Self {
+            router: Namespace::open(&lab.netns(ROUTER))?,
+            routes: Vec::new(),
+        };
         let mut inside = Netlink::open_in(&announced.router)?;
         for (block, node) in blocks {
-            let route = Route { gateway: Some(*node), protocol: STATIC, ..Route::new(*block) };
+            let route = Route {
+                gateway: Some(*node),
+                protocol: STATIC,
+                ..Route::new(*block)
+            };
             inside.replace_route(&route)?;
             announced.routes.push(route);
         }
@@ -186,7 +217,9 @@ impl PodRoutes {
 impl Drop for PodRoutes {
     fn drop(&mut self) {
         // What cannot be taken back now goes with the lab.
-        let Ok(mut inside) = Netlink::open_in(&self.router) else { return };
+        let Ok(mut inside) = Netlink::open_in(&self.router) else {
+            return;
+        };
         for route in &self.routes {
             let _ = inside.delete_route(route);
         }

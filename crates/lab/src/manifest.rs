@@ -39,9 +39,14 @@ impl Manifest {
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(system("list", folder))?;
     let is_manifest = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+        path.extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
     };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_manifest).collect();
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(is_manifest)
+        .collect();
     files.sort();
     if files.is_empty() {
         return Err(Error::Manifest {
@@ -53,7 +58,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path, manifests: &mut Vec<Manifest>) -> Result<()> {
-    let wrong = |reason: String| Error::Manifest { path: path.to_owned(), reason };
+    let wrong = |reason: String| Error::Manifest {
+        path: path.to_owned(),
+        reason,
+    };
     let text = fs::read_to_string(path).map_err(system("read", path))?;
     let documents: Vec<serde_json::Value> =
         serde_saphyr::from_multiple(&text).map_err(|error| wrong(format!("not valid YAML: {error}")))?;
@@ -61,9 +69,14 @@ fn read(path: &Path, manifests: &mut Vec<Manifest>) -> Result<()> {
         let object: DynamicObject = serde_json::from_value(document)
             .map_err(|error| wrong(format!("not a Kubernetes object: {error}")))?;
         if object.types.is_none() || object.metadata.name.is_none() {
-            return Err(wrong("an object lacks apiVersion, kind or metadata.name".to_owned()));
+            return Err(wrong(
+                "an object lacks apiVersion, kind or metadata.name".to_owned(),
+            ));
         }
-        manifests.push(Manifest { path: path.to_owned(), object });
+        manifests.push(Manifest {
+            path: path.to_owned(),
+            object,
+        });
     }
     Ok(())
 }
@@ -81,16 +94,30 @@ mod tests {
     #[test]
     fn a_file_may_hold_several_documents() {
         let text = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: b}\n";
-        let names: Vec<_> =
-            read_text("pods.yaml", text).unwrap().into_iter().map(|one| one.object.metadata.name).collect();
+        let names: Vec<_> = read_text("pods.yaml", text)
+            .unwrap()
+            .into_iter()
+            .map(|one| one.object.metadata.name)
+            .collect();
         assert_eq!(names, [Some("a".to_owned()), Some("b".to_owned())]);
     }
 
     #[test]
     fn what_is_no_manifest_is_refused() {
-        for text in ["a: [", "just words", "apiVersion: v1\nkind: Pod\nmetadata: {}", "kind: Pod"] {
-            assert!(matches!(read_text("bad.yaml", text), Err(Error::Manifest { .. })), "{text}");
+        for text in [
+            "a: [",
+            "just words",
+            "apiVersion: v1\nkind: Pod\nmetadata: {}",
+            "kind: Pod",
+        ] {
+            assert!(
+                matches!(read_text("bad.yaml", text), Err(Error::Manifest { .. })),
+                "{text}"
+            );
         }
-        assert!(matches!(read_text("no-manifest.txt", "x"), Err(Error::Manifest { .. })));
+        assert!(matches!(
+            read_text("no-manifest.txt", "x"),
+            Err(Error::Manifest { .. })
+        ));
     }
 }

@@ -32,16 +32,24 @@ impl MountNamespace {
                 arrange()?;
                 let _ = made.send(gettid());
                 let _ = released.recv();
-                Ok(())
+                Ok::<_, crate::error::Error>(())
             });
             if let Ok(thread) = is_made.recv() {
                 let own = format!("/proc/self/task/{thread}/ns/mnt");
                 File::create(path).map_err(system("create", path))?;
-                mount(Some(own.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                    .map_err(system("hold a mount namespace at", path))?;
+                mount(
+                    Some(own.as_str()),
+                    path,
+                    None::<&str>,
+                    MsFlags::MS_BIND,
+                    None::<&str>,
+                )
+                .map_err(system("hold a mount namespace at", path))?;
             }
             drop(release);
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             Self::open(path)
         })
     }
@@ -59,7 +67,9 @@ impl MountNamespace {
                 setns(&self.0, CloneFlags::CLONE_NEWNS).map_err(system("enter", path))?;
                 f()
             });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 }

@@ -61,8 +61,9 @@ pub fn cgroup2() -> Result<PathBuf> {
     let found = mounts()?.into_iter().rev().find(|mount| mount.kind == "cgroup2");
     found.map(|mount| mount.target).ok_or_else(|| Error::Missing {
         missing: "no control group hierarchy of version 2 is mounted".to_owned(),
-        remedy: "mount one: `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`"
-            .to_owned(),
+        remedy:
+            "mount one: `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`"
+                .to_owned(),
     })
 }
 
@@ -73,7 +74,12 @@ pub fn mount_new(kind: &str, source: &str, target: &Path, flags: MsFlags, data: 
 
 /// Makes a folder, with all mounts below it if `recursive`, appear at a second place.
 pub fn bind(source: &Path, target: &Path, recursive: bool) -> Result<()> {
-    let flags = MsFlags::MS_BIND | if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+    let flags = MsFlags::MS_BIND
+        | if recursive {
+            MsFlags::MS_REC
+        } else {
+            MsFlags::empty()
+        };
     mount(Some(source), target, None::<&str>, flags, None::<&str>).map_err(system("bind a folder to", target))
 }
 
@@ -85,7 +91,12 @@ pub fn relocate(source: &Path, target: &Path) -> Result<()> {
 
 /// Keeps what is mounted below `target` from spreading to other mount namespaces, which would hold on to it.
 pub fn make_private(target: &Path, recursive: bool) -> Result<()> {
-    let flags = MsFlags::MS_PRIVATE | if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+    let flags = MsFlags::MS_PRIVATE
+        | if recursive {
+            MsFlags::MS_REC
+        } else {
+            MsFlags::empty()
+        };
     mount(None::<&str>, target, None::<&str>, flags, None::<&str>).map_err(system("make private", target))
 }
 
@@ -108,7 +119,10 @@ mod tests {
     #[test]
     fn a_line_of_mountinfo_is_read() {
         let line = r"41 31 0:38 / /sys/fs/a\040b rw,relatime shared:5 - cgroup2 cgroup2 rw";
-        let expected = Mount { target: "/sys/fs/a b".into(), kind: "cgroup2".to_owned() };
+        let expected = Mount {
+            target: "/sys/fs/a b".into(),
+            kind: "cgroup2".to_owned(),
+        };
         assert_eq!(parse(line), Some(expected));
         assert_eq!(parse("nonsense"), None);
         assert_eq!(unescape(r"a\"), PathBuf::from(r"a\"));

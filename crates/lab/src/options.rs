@@ -146,7 +146,9 @@ impl fmt::Display for Families {
 
 fn name(text: &str) -> Result<String, String> {
     let valid = (1..=MAX_NAME).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-');
     if valid {
@@ -160,5 +162,8 @@ fn name(text: &str) -> Result<String, String> {
 
 fn assignment<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<(String, T), String> {
     let (node, value) = text.split_once('=').ok_or("write it as NODE=VALUE")?;
-    Ok((node.to_owned(), value.parse().map_err(|error| format!("{value:?}: {error}"))?))
+    Ok((
+        node.to_owned(),
+        value.parse().map_err(|error| format!("{value:?}: {error}"))?,
+    ))
 }

@@ -44,13 +44,21 @@ impl Place {
 
     /// The router or the outside host: this machine's files, a network of their own.
     pub fn beside(lab: &LabDir, name: &str) -> Result<Self> {
-        Self::new(&lab.cgroup()?.child(name), None, Some(Namespace::open(&lab.netns(name))?))
+        Self::new(
+            &lab.cgroup()?.child(name),
+            None,
+            Some(Namespace::open(&lab.netns(name))?),
+        )
     }
 
     /// A node.
     pub fn node(lab: &LabDir, node: &str) -> Result<Self> {
         let mount = MountNamespace::open(&lab.mountns(node))?;
-        Self::new(&lab.cgroup()?.child(node), Some(mount), Some(Namespace::open(&lab.netns(node))?))
+        Self::new(
+            &lab.cgroup()?.child(node),
+            Some(mount),
+            Some(Namespace::open(&lab.netns(node))?),
+        )
     }
 
     /// A pod: its node's files, its own network.
@@ -63,7 +71,11 @@ impl Place {
 
     fn new(cgroup: &Cgroup, mount: Option<MountNamespace>, net: Option<Namespace>) -> Result<Self> {
         cgroup.create()?;
-        Ok(Self(Arc::new(Handles { cgroup: cgroup.procs()?, mount, net })))
+        Ok(Self(Arc::new(Handles {
+            cgroup: cgroup.procs()?,
+            mount,
+            net,
+        })))
     }
 
     /// Moves the calling process in. It must have one thread only. Allocates nothing, so that it may run
@@ -102,7 +114,11 @@ impl Place {
 
 /// The two ends that a process writes to.
 pub fn log_files(log: &Path) -> Result<(File, File)> {
-    let file = OpenOptions::new().create(true).append(true).open(log).map_err(system("open", log))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(system("open", log))?;
     let second = file.try_clone().map_err(system("open", log))?;
     Ok((file, second))
 }
@@ -112,5 +128,8 @@ pub fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(12)..].iter().map(|line| format!("  {line}\n")).collect()
+    lines[lines.len().saturating_sub(12)..]
+        .iter()
+        .map(|line| format!("  {line}\n"))
+        .collect()
 }

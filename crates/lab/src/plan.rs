@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use tombolo_kube::{Layout, NetworkSpec, Pool, Routing};
+use tombolo_kube::{NetworkSpec, Pool};
 
 use crate::error::{Error, Result};
 use crate::options::{Families, UpArgs};
@@ -92,7 +92,9 @@ impl Plan {
         }
         let most = usize::from(segments) * MAX_NODES_PER_SEGMENT;
         if !(1..=most).contains(&nodes) {
-            return wrong(format!("--nodes {nodes}: choose 1 to {most} for {segments} segments"));
+            return wrong(format!(
+                "--nodes {nodes}: choose 1 to {most} for {segments} segments"
+            ));
         }
         let families = options.families;
         let mut plan = Self {
@@ -102,15 +104,24 @@ impl Plan {
                 layout: options.layout.into(),
                 routing: options.routing.into(),
                 pools: families.choose(
-                    Pool { cidr: net([10, 244, 0, 0], 16), block_size: 24 },
-                    Pool { cidr: net([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0], 48), block_size: 112 },
+                    Pool {
+                        cidr: net([10, 244, 0, 0], 16),
+                        block_size: 24,
+                    },
+                    Pool {
+                        cidr: net([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0], 48),
+                        block_size: 112,
+                    },
                 ),
                 node_cidrs: Vec::new(),
                 mtu: options.pod_mtu,
                 overlay_port: 4789,
             },
             segments: (1..=segments)
-                .map(|number| Segment { number, router: segment_addresses(families, number, 1) })
+                .map(|number| Segment {
+                    number,
+                    router: segment_addresses(families, number, 1),
+                })
                 .collect(),
             nodes: (0..nodes)
                 .map(|index| {
@@ -125,22 +136,32 @@ impl Plan {
                     }
                 })
                 .collect(),
-            outside: families
-                .choose(net([198, 51, 100, 10], 24), net([0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10], 64)),
-            outside_gateway: families
-                .choose(net([198, 51, 100, 1], 24), net([0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 1], 64)),
-            api: families
-                .choose([172, 20, 255, 1].into(), [0xfd00, 0x20, 0x255, 0, 0, 0, 0, 1].into()),
+            outside: families.choose(
+                net([198, 51, 100, 10], 24),
+                net([0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10], 64),
+            ),
+            outside_gateway: families.choose(
+                net([198, 51, 100, 1], 24),
+                net([0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 1], 64),
+            ),
+            api: families.choose(
+                [172, 20, 255, 1].into(),
+                [0xfd00, 0x20, 0x255, 0, 0, 0, 0, 1].into(),
+            ),
         };
         for (name, mtu) in &options.node_mtu {
             if !(LEAST_MTU..=ETHERNET_MTU).contains(mtu) {
-                return wrong(format!("--node-mtu {name}={mtu}: choose {LEAST_MTU} to {ETHERNET_MTU}"));
+                return wrong(format!(
+                    "--node-mtu {name}={mtu}: choose {LEAST_MTU} to {ETHERNET_MTU}"
+                ));
             }
             plan.node_mut(name)?.mtu = *mtu;
         }
         for (name, address) in &options.node_address {
             if !families.has(address.addr()) {
-                return wrong(format!("--node-address {name}={address}: the lab is {families} only"));
+                return wrong(format!(
+                    "--node-address {name}={address}: the lab is {families} only"
+                ));
             }
             plan.node_mut(name)?.extra_addresses.push(*address);
         }
@@ -154,9 +175,17 @@ impl Plan {
     }
 
     fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
-        let known = self.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ");
+        let known = self
+            .nodes
+            .iter()
+            .map(|node| node.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
         let unknown = || Error::Options(format!("there is no node {name:?} among {known}"));
-        self.nodes.iter_mut().find(|node| node.name == name).ok_or_else(unknown)
+        self.nodes
+            .iter_mut()
+            .find(|node| node.name == name)
+            .ok_or_else(unknown)
     }
 
     /// The segment of that number.
@@ -166,8 +195,12 @@ impl Plan {
 
     /// The segments' prefixes, and those extra addresses that lie in none of them.
     fn node_cidrs(&self) -> Vec<IpNet> {
-        let mut cidrs: Vec<IpNet> =
-            self.segments.iter().flat_map(|segment| &segment.router).map(IpNet::trunc).collect();
+        let mut cidrs: Vec<IpNet> = self
+            .segments
+            .iter()
+            .flat_map(|segment| &segment.router)
+            .map(IpNet::trunc)
+            .collect();
         for extra in self.nodes.iter().flat_map(|node| &node.extra_addresses) {
             if !cidrs.iter().any(|cidr| cidr.contains(&extra.addr())) {
                 cidrs.push(IpNet::from(extra.addr()));
@@ -180,7 +213,10 @@ impl Plan {
 impl Node {
     /// The addresses without prefixes, extra ones last.
     pub fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses.iter().chain(&self.extra_addresses).map(IpNet::addr)
+        self.addresses
+            .iter()
+            .chain(&self.extra_addresses)
+            .map(IpNet::addr)
     }
 }
 
@@ -189,7 +225,19 @@ fn segment_addresses(families: Families, segment: u8, host: u16) -> Vec<IpNet> {
     let decimal_as_hex = |number: u16| u16::from_str_radix(&number.to_string(), 16).unwrap_or(number);
     families.choose(
         net([172, 20, segment, host as u8], 24),
-        net([0xfd00, 0x20, decimal_as_hex(segment.into()), 0, 0, 0, 0, decimal_as_hex(host)], 64),
+        net(
+            [
+                0xfd00,
+                0x20,
+                decimal_as_hex(segment.into()),
+                0,
+                0,
+                0,
+                0,
+                decimal_as_hex(host),
+            ],
+            64,
+        ),
     )
 }
 
@@ -235,19 +283,36 @@ mod tests {
     #[test]
     fn nodes_take_turns_on_the_segments() {
         let plan = plan("--nodes 3 --segments 2 --families dual").unwrap();
-        assert_eq!(texts(&plan.nodes[0].addresses), ["172.20.1.11/24", "fd00:20:1::11/64"]);
-        assert_eq!(texts(&plan.nodes[1].addresses), ["172.20.2.11/24", "fd00:20:2::11/64"]);
-        assert_eq!(texts(&plan.nodes[2].addresses), ["172.20.1.12/24", "fd00:20:1::12/64"]);
+        assert_eq!(
+            texts(&plan.nodes[0].addresses),
+            ["172.20.1.11/24", "fd00:20:1::11/64"]
+        );
+        assert_eq!(
+            texts(&plan.nodes[1].addresses),
+            ["172.20.2.11/24", "fd00:20:2::11/64"]
+        );
+        assert_eq!(
+            texts(&plan.nodes[2].addresses),
+            ["172.20.1.12/24", "fd00:20:1::12/64"]
+        );
         assert_eq!(
             texts(&plan.network.node_cidrs),
-            ["172.20.1.0/24", "fd00:20:1::/64", "172.20.2.0/24", "fd00:20:2::/64"]
+            [
+                "172.20.1.0/24",
+                "fd00:20:1::/64",
+                "172.20.2.0/24",
+                "fd00:20:2::/64"
+            ]
         );
     }
 
     #[test]
     fn an_ipv6_lab_has_no_ipv4() {
         let text = serde_json::to_string(&plan("--families v6 --segments 2").unwrap()).unwrap();
-        assert!(!text.contains("172.") && !text.contains("10.244.") && !text.contains("198.51"), "{text}");
+        assert!(
+            !text.contains("172.") && !text.contains("10.244.") && !text.contains("198.51"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -255,7 +320,12 @@ mod tests {
         let plan = plan("--nodes 240 --segments 1 --families dual").unwrap();
         let all: Vec<IpAddr> = plan.nodes.iter().flat_map(Node::all_addresses).collect();
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 480);
-        assert!(plan.network.node_cidrs.iter().all(|cidr| plan.api.iter().all(|api| !cidr.contains(api))));
+        assert!(
+            plan.network
+                .node_cidrs
+                .iter()
+                .all(|cidr| plan.api.iter().all(|api| !cidr.contains(api)))
+        );
     }
 
     #[test]

@@ -33,7 +33,10 @@ pub struct PodRecord {
 impl PodRecord {
     /// The control group of all its containers, inside that of its node.
     pub fn cgroup(&self, lab: &LabDir) -> Result<Cgroup> {
-        Ok(lab.cgroup()?.child(&self.node).child(&format!("pod-{}", self.uid)))
+        Ok(lab
+            .cgroup()?
+            .child(&self.node)
+            .child(&format!("pod-{}", self.uid)))
     }
 
     /// The id of its sandbox, which the CNI plugin knows it by.
@@ -69,7 +72,11 @@ impl PodRecord {
         };
         let mut pods = Vec::new();
         for entry in entries.flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "json") {
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 match read_record(&entry.path()) {
                     Ok(pod) => pods.push(pod),
                     // Gone since it was listed.

@@ -46,7 +46,10 @@ pub struct Lock(#[expect(dead_code, reason = "held, never read")] Flock<File>);
 impl LabDir {
     /// The folder of the lab of that name, which may not exist.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), path: Path::new(ROOT).join(name) }
+        Self {
+            name: name.to_owned(),
+            path: Path::new(ROOT).join(name),
+        }
     }
 
     /// The lab of that name, or the newest.
@@ -57,9 +60,17 @@ impl LabDir {
         match name {
             Some(name) => {
                 let lab = Self::new(name);
-                if lab.path.is_dir() { Ok(lab) } else { Err(Error::NoSuchLab(name.to_owned())) }
+                if lab.path.is_dir() {
+                    Ok(lab)
+                } else {
+                    Err(Error::NoSuchLab(name.to_owned()))
+                }
             }
-            None => newest_first()?.into_iter().next().map(|name| Self::new(&name)).ok_or(Error::NoLab),
+            None => newest_first()?
+                .into_iter()
+                .next()
+                .map(|name| Self::new(&name))
+                .ok_or(Error::NoLab),
         }
     }
 
@@ -130,7 +141,10 @@ impl LabDir {
     pub fn plan(&self) -> Result<Plan> {
         let path = self.plan_path();
         if !path.exists() {
-            return Err(Error::Incomplete(self.name.clone(), "`up` was interrupted early".to_owned()));
+            return Err(Error::Incomplete(
+                self.name.clone(),
+                "`up` was interrupted early".to_owned(),
+            ));
         }
         read_record(&path)
     }
@@ -151,18 +165,29 @@ impl LabDir {
                 return Err(Error::Exists(self.name.clone()));
             }
             make_folder(&self.path, false)?;
-            lock_folder(&self.path, || Error::Busy(self.name.clone()))?.ok_or_else(|| {
-                Error::Busy(self.name.clone())
-            })?
+            lock_folder(&self.path, || Error::Busy(self.name.clone()))?
+                .ok_or_else(|| Error::Busy(self.name.clone()))?
         };
         let state = self.state();
         make_folder(&state, false)?;
-        mounts::mount_new("tmpfs", "tombolo-lab", &state, MsFlags::empty(), Some("mode=0700"))?;
+        mounts::mount_new(
+            "tmpfs",
+            "tombolo-lab",
+            &state,
+            MsFlags::empty(),
+            Some("mode=0700"),
+        )?;
         mounts::make_private(&state, false)?;
         for folder in ["ns", "bpf", "nodes", "logs", "pods"] {
             make_folder(&state.join(folder), false)?;
         }
-        mounts::mount_new("bpf", "tombolo-lab", &self.bpffs(), MsFlags::empty(), Some("mode=0700"))?;
+        mounts::mount_new(
+            "bpf",
+            "tombolo-lab",
+            &self.bpffs(),
+            MsFlags::empty(),
+            Some("mode=0700"),
+        )?;
         mounts::make_private(&self.bpffs(), false)?;
         for node in &plan.nodes {
             for folder in ["run/netns", "lib", "cgroup"] {
@@ -268,8 +293,10 @@ fn lock_folder(path: &Path, busy: impl Fn() -> Error) -> Result<Option<Lock>> {
 
 /// Stores a record so that readers see all of it or nothing.
 pub fn write_record(path: &Path, record: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_vec_pretty(record)
-        .map_err(|source| Error::Record { path: path.to_owned(), source })?;
+    let text = serde_json::to_vec_pretty(record).map_err(|source| Error::Record {
+        path: path.to_owned(),
+        source,
+    })?;
     let temporary = path.with_extension("new");
     fs::write(&temporary, text).map_err(system("write", &temporary))?;
     fs::rename(&temporary, path).map_err(system("rename to", path))
@@ -278,5 +305,8 @@ pub fn write_record(path: &Path, record: &impl Serialize) -> Result<()> {
 /// Reads what [`write_record`] stored.
 pub fn read_record<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(system("read", path))?;
-    serde_json::from_slice(&text).map_err(|source| Error::Record { path: path.to_owned(), source })
+    serde_json::from_slice(&text).map_err(|source| Error::Record {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -94,12 +94,16 @@ pub async fn status(lab: &LabDir) -> Result<LabStatus> {
     };
     let nodes = plan.nodes.iter().map(|node| {
         let network = networks.iter().find(|network| network.name_any() == node.name);
-        let status = network.and_then(|network| network.status.clone()).unwrap_or_default();
+        let status = network
+            .and_then(|network| network.status.clone())
+            .unwrap_or_default();
         NodeStatus {
             name: node.name.clone(),
             segment: node.segment,
             addresses: node.all_addresses().collect(),
-            blocks: network.map(|network| network.spec.blocks.clone()).unwrap_or_default(),
+            blocks: network
+                .map(|network| network.spec.blocks.clone())
+                .unwrap_or_default(),
             pod_mtu: status.pod_mtu,
             ready: status.health.ready,
             message: status.health.message,
@@ -113,12 +117,19 @@ pub async fn status(lab: &LabDir) -> Result<LabStatus> {
         addresses: pod.addresses,
     });
     let pods = pods.collect();
-    let places: Vec<String> =
-        [CONTROL, OUTSIDE, ROUTER].map(str::to_owned).into_iter().chain(nodes.iter().map(|node| node.name.clone())).collect();
+    let places: Vec<String> = [CONTROL, OUTSIDE, ROUTER]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(nodes.iter().map(|node| node.name.clone()))
+        .collect();
     let mut processes = Vec::new();
     for place in places {
         for pid in lab.cgroup()?.child(&place).processes()? {
-            processes.push(ProcessStatus { place: place.clone(), pid, command: command_line(pid) });
+            processes.push(ProcessStatus {
+                place: place.clone(),
+                pid,
+                command: command_line(pid),
+            });
         }
     }
     Ok(LabStatus {
@@ -138,6 +149,9 @@ async fn networks(lab: &LabDir) -> Result<Vec<tombolo_kube::NodeNetwork>> {
 /// Empty if the process has just ended.
 fn command_line(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<_> = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let words: Vec<_> = bytes
+        .split(|byte| *byte == 0)
+        .map(String::from_utf8_lossy)
+        .collect();
     words.join(" ").trim_end().to_owned()
 }

@@ -5,6 +5,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::api::Api;
+use crate::down;
 use crate::error::{Error, Result};
 use crate::fabric;
 use crate::manifest::Manifest;
@@ -12,7 +13,6 @@ use crate::options::UpArgs;
 use crate::place::{CONTROL, OUTSIDE, Place, tail};
 use crate::plan::Plan;
 use crate::state::{LabDir, NODE_KUBECONFIG};
-use crate::down;
 
 /// How often what is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -96,11 +96,17 @@ async fn steps(
     done("API server: it serves".to_owned());
     processes.start_nodes(lab, plan)?;
     let api = Api::connect(&lab.kubeconfig()).await?;
-    wait(&mut processes, deadline, "for the nodes to be ready", || api.unready_nodes()).await?;
+    wait(&mut processes, deadline, "for the nodes to be ready", || {
+        api.unready_nodes()
+    })
+    .await?;
     done("nodes: all ready".to_owned());
     if !manifests.is_empty() {
         let pods = api.apply(&manifests).await?;
-        wait(&mut processes, deadline, "for the pods to run", || api.unready_pods(&pods)).await?;
+        wait(&mut processes, deadline, "for the pods to run", || {
+            api.unready_pods(&pods)
+        })
+        .await?;
         done(format!("pods: {} running", pods.len()));
     }
     Ok(())
@@ -151,7 +157,10 @@ fn plugin_dir(chosen: Option<&Path>) -> Result<PathBuf> {
 
 /// This very program.
 fn program() -> Result<PathBuf> {
-    std::env::current_exe().map_err(crate::error::system("find this program at", Path::new("/proc/self/exe")))
+    std::env::current_exe().map_err(crate::error::system(
+        "find this program at",
+        Path::new("/proc/self/exe"),
+    ))
 }
 
 /// The processes that `up` started, which must not end while it waits.
@@ -227,6 +236,7 @@ impl Processes {
     /// What each process said last: the logs themselves are removed with the lab.
     fn last_words(&self) -> String {
         let logs = self.0.iter().filter(|process| !tail(&process.log).is_empty());
-        logs.map(|process| format!("{} said last:\n{}", process.name, tail(&process.log))).collect()
+        logs.map(|process| format!("{} said last:\n{}", process.name, tail(&process.log)))
+            .collect()
     }
 }

@@ -16,7 +16,10 @@ pub async fn run(api: &Api, plan: &Plan) -> Result<()> {
     let client = api.client();
     let networks: kube::Api<Network> = kube::Api::all(client.clone());
     networks
-        .create(&PostParams::default(), &Network::new(CLUSTER, plan.network.clone()))
+        .create(
+            &PostParams::default(),
+            &Network::new(CLUSTER, plan.network.clone()),
+        )
         .await
         .map_err(failed("creating the Network"))?;
     let nodes: kube::Api<Node> = kube::Api::all(client.clone());
@@ -24,11 +27,18 @@ pub async fn run(api: &Api, plan: &Plan) -> Result<()> {
         let operation = || format!("creating node {}", node.name);
         let labels = BTreeMap::from([("kubernetes.io/hostname".to_owned(), node.name.clone())]);
         let object = Node {
-            metadata: ObjectMeta { name: Some(node.name.clone()), labels: Some(labels), ..Default::default() },
+            metadata: ObjectMeta {
+                name: Some(node.name.clone()),
+                labels: Some(labels),
+                ..Default::default()
+            },
             spec: Some(NodeSpec::default()),
             status: None,
         };
-        nodes.create(&PostParams::default(), &object).await.map_err(failed(operation()))?;
+        nodes
+            .create(&PostParams::default(), &object)
+            .await
+            .map_err(failed(operation()))?;
         let status = json!({"status": status(node)});
         nodes
             .patch_status(&node.name, &PatchParams::default(), &Patch::Merge(&status))
@@ -39,9 +49,18 @@ pub async fn run(api: &Api, plan: &Plan) -> Result<()> {
 }
 
 fn status(node: &plan::Node) -> NodeStatus {
-    let address = |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
-    let mut addresses: Vec<NodeAddress> =
-        node.addresses.iter().map(|net| address("InternalIP", net.addr().to_string())).collect();
+    let address = |type_: &str, address: String| NodeAddress {
+        type_: type_.to_owned(),
+        address,
+    };
+    let mut addresses: Vec<NodeAddress> = node
+        .addresses
+        .iter()
+        .map(|net| address("InternalIP", net.addr().to_string()))
+        .collect();
     addresses.push(address("Hostname", node.name.clone()));
-    NodeStatus { addresses: Some(addresses), ..Default::default() }
+    NodeStatus {
+        addresses: Some(addresses),
+        ..Default::default()
+    }
 }

@@ -1,8 +1,8 @@
 //! Containers: processes of this machine inside a pod's network namespace and control group.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
@@ -76,7 +76,10 @@ impl Container {
             name: spec.name.clone(),
             image: spec.image.clone().unwrap_or_default(),
             id: format!("{pod_uid}-{}", spec.name),
-            state: State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() },
+            state: State::Waiting {
+                reason: "ContainerCreating".to_owned(),
+                message: String::new(),
+            },
             last_state: None,
             restarts: 0,
             will_restart: false,
@@ -118,7 +121,11 @@ pub async fn run(
                 let status = watch_over(&start, &mut container, &changes, child, serves, &mut stop).await;
                 status.map_or(255, exit_code)
             }
-            Err(Refusal { reason, message, is_final }) => {
+            Err(Refusal {
+                reason,
+                message,
+                is_final,
+            }) => {
                 container.state = State::Waiting { reason, message };
                 let _ = changes.send(container.clone());
                 if is_final {
@@ -127,7 +134,11 @@ pub async fn run(
                 128
             }
         };
-        container.state = State::Terminated { code, since, until: now() };
+        container.state = State::Terminated {
+            code,
+            since,
+            until: now(),
+        };
         container.will_restart = !*stop.borrow()
             && match start.restart_policy.as_str() {
                 "Never" => false,
@@ -141,7 +152,10 @@ pub async fn run(
         container.last_state = Some(container.state.clone());
         container.state = State::Waiting {
             reason: "CrashLoopBackOff".to_owned(),
-            message: format!("it ended with {code}; back-off {} s before it is started again", pause.as_secs()),
+            message: format!(
+                "it ended with {code}; back-off {} s before it is started again",
+                pause.as_secs()
+            ),
         };
         let _ = changes.send(container.clone());
         tokio::select! {
@@ -182,12 +196,18 @@ impl Start {
         args.extend(self.spec.args.clone().unwrap_or_default());
         let mut command = self.place.command(&program);
         command.args(args).env_clear();
-        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        );
         command.env("HOSTNAME", &self.pod_name);
         for variable in self.spec.env.iter().flatten() {
             command.env(&variable.name, variable.value.as_deref().unwrap_or_default());
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let child = tokio::process::Command::from(command).spawn();
         child.map(|child| (child, serves)).map_err(|error| Refusal {
             reason: "RunContainerError".to_owned(),
@@ -214,7 +234,10 @@ async fn watch_over(
     }
     let since = now();
     let mut report = |ready: bool| {
-        container.state = State::Running { since: since.clone(), ready };
+        container.state = State::Running {
+            since: since.clone(),
+            ready,
+        };
         let _ = changes.send(container.clone());
     };
     report(!serves);
@@ -251,7 +274,12 @@ async fn keep(output: impl AsyncRead + Unpin, log: PathBuf, mut spoke: Option<mp
         if line.last() != Some(&b'\n') {
             line.push(b'\n');
         }
-        let stamped = [k8s_openapi::jiff::Timestamp::now().to_string().as_bytes(), b" ", &line].concat();
+        let stamped = [
+            k8s_openapi::jiff::Timestamp::now().to_string().as_bytes(),
+            b" ",
+            &line,
+        ]
+        .concat();
         if log.write_all(&stamped).await.and(log.flush().await).is_err() {
             return;
         }
@@ -262,9 +290,15 @@ async fn keep(output: impl AsyncRead + Unpin, log: PathBuf, mut spoke: Option<mp
 }
 
 async fn open(log: &Path) -> std::io::Result<tokio::fs::File> {
-    tokio::fs::OpenOptions::new().create(true).append(true).open(log).await
+    tokio::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .await
 }
 
 fn exit_code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

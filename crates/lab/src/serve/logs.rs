@@ -28,7 +28,10 @@ pub struct Logs {
 impl Logs {
     /// None yet.
     pub fn new(lab: LabDir) -> Self {
-        Self { lab, running: Arc::default() }
+        Self {
+            lab,
+            running: Arc::default(),
+        }
     }
 
     /// A container begins: where its output goes.
@@ -81,13 +84,21 @@ impl LogSource for Logs {
             };
             let mut text = Vec::new();
             file.read_to_end(&mut text).await.map_err(unreadable)?;
-            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let whole = text
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |at| at + 1);
             let begin = show(last_lines(&text[..whole], request.tail_lines), request.timestamps);
             let begin = stream::once(async move { Ok(begin.into()) });
             if !request.follow {
                 return Ok(begin.boxed());
             }
-            let follow = Follow { file, path, at: whole as u64, running: self.running.clone() };
+            let follow = Follow {
+                file,
+                path,
+                at: whole as u64,
+                running: self.running.clone(),
+            };
             let timestamps = request.timestamps;
             let rest = stream::try_unfold(follow, move |mut follow| async move {
                 let lines = follow.next().await?;
@@ -111,7 +122,11 @@ impl Follow {
     /// The next whole lines; `None` once the container has ended and all is read.
     async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.path);
+            let running = self
+                .running
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&self.path);
             let mut text = Vec::new();
             self.file.seek(SeekFrom::Start(self.at)).await?;
             (&mut self.file).take(CHUNK).read_to_end(&mut text).await?;
@@ -130,8 +145,16 @@ impl Follow {
 
 fn last_lines(text: &[u8], count: Option<u64>) -> &[u8] {
     let Some(count) = count else { return text };
-    let ends = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
-    let from = ends.skip(usize::try_from(count).unwrap_or(usize::MAX)).next().unwrap_or(0);
+    let ends = text
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at + 1);
+    let from = ends
+        .skip(usize::try_from(count).unwrap_or(usize::MAX))
+        .next()
+        .unwrap_or(0);
     &text[from..]
 }
 

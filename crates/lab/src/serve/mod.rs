@@ -48,8 +48,9 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     let lab = LabDir::find(Some(&args.name))?;
     let plan = lab.plan()?;
     let local = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))?;
-    let local_address =
-        local.local_addr().map_err(system("look at", std::path::Path::new("the API server's socket")))?;
+    let local_address = local
+        .local_addr()
+        .map_err(system("look at", std::path::Path::new("the API server's socket")))?;
     let mut listeners = vec![local];
     let router = Namespace::open(&lab.netns(ROUTER))?;
     for address in &plan.api {
@@ -60,13 +61,22 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     let nodes: Vec<(String, Token)> = plan
         .nodes
         .iter()
-        .map(|node| (node.name.clone(), Token::generate(&format!("system:node:{}", node.name))))
+        .map(|node| {
+            (
+                node.name.clone(),
+                Token::generate(&format!("system:node:{}", node.name)),
+            )
+        })
         .collect();
     let logs = Arc::new(logs::Logs::new(lab.clone()));
     let options = Options {
         listeners,
         tls: pki.server_config().map_err(failed("making its certificate"))?,
-        tokens: nodes.iter().map(|(_, token)| token.clone()).chain([admin.clone()]).collect(),
+        tokens: nodes
+            .iter()
+            .map(|(_, token)| token.clone())
+            .chain([admin.clone()])
+            .collect(),
         resources: resources()?,
         logs: logs.clone(),
         history: DEFAULT_HISTORY,
@@ -80,9 +90,16 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     let api = Api::connect(&early).await?;
     bootstrap::run(&api, &plan).await?;
     for (node, token) in &nodes {
-        let address = plan.api.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let address = plan
+            .api
+            .first()
+            .copied()
+            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let url = format!("https://{}", SocketAddr::new(address, API_PORT));
-        write(&lab.node_kubeconfig(node), &pki.kubeconfig(&url, &token.user, &token.secret))?;
+        write(
+            &lab.node_kubeconfig(node),
+            &pki.kubeconfig(&url, &token.user, &token.secret),
+        )?;
     }
     std::fs::rename(&early, lab.kubeconfig()).map_err(system("rename to", &lab.kubeconfig()))?;
 
@@ -103,7 +120,11 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
 }
 
 fn pki(plan: &Plan) -> Result<Pki> {
-    let mut names = vec!["127.0.0.1".to_owned(), "localhost".to_owned(), "kubernetes.default.svc".to_owned()];
+    let mut names = vec![
+        "127.0.0.1".to_owned(),
+        "localhost".to_owned(),
+        "kubernetes.default.svc".to_owned(),
+    ];
     names.extend(plan.api.iter().map(ToString::to_string));
     Pki::new(&names).map_err(failed("making its certificate"))
 }

@@ -18,8 +18,11 @@ use crate::api::Api;
 pub async fn run(api: Api) {
     let networks: kube::Api<NodeNetwork> = kube::Api::all(api.client().clone());
     let nodes: kube::Api<Node> = kube::Api::all(api.client().clone());
-    let mut changes =
-        pin!(watcher(networks, watcher::Config::default()).default_backoff().applied_objects());
+    let mut changes = pin!(
+        watcher(networks, watcher::Config::default())
+            .default_backoff()
+            .applied_objects()
+    );
     let mut told: BTreeMap<String, Health> = BTreeMap::new();
     loop {
         let network = match changes.try_next().await {
@@ -37,7 +40,10 @@ pub async fn run(api: Api) {
         }
         let condition = condition(&health);
         let patch = json!({"status": {"conditions": [condition]}});
-        match nodes.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        match nodes
+            .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+        {
             Ok(_) => {
                 told.insert(name, health);
             }
@@ -47,7 +53,11 @@ pub async fn run(api: Api) {
 }
 
 fn condition(health: &Health) -> serde_json::Value {
-    let (status, reason) = if health.ready { ("True", "NetworkReady") } else { ("False", "NetworkNotReady") };
+    let (status, reason) = if health.ready {
+        ("True", "NetworkReady")
+    } else {
+        ("False", "NetworkNotReady")
+    };
     let message = match (health.ready, health.message.as_str()) {
         (true, "") => "the node's agent says that its network is ready",
         (false, "") => "the node's agent has not said that its network is ready",

@@ -72,7 +72,12 @@ impl Plugin {
     ///
     /// # Errors
     /// In words, what the plugin answered.
-    pub async fn delete(&self, node: &Place, pod: &PodRecord, previous: Option<&Value>) -> Result<(), String> {
+    pub async fn delete(
+        &self,
+        node: &Place,
+        pod: &PodRecord,
+        previous: Option<&Value>,
+    ) -> Result<(), String> {
         self.call(node, "DEL", pod, previous).await.map(drop)
     }
 
@@ -87,7 +92,9 @@ impl Plugin {
         if let Some(previous) = previous {
             config["prevResult"] = previous.clone();
         }
-        let PodRecord { namespace, name, uid, .. } = pod;
+        let PodRecord {
+            namespace, name, uid, ..
+        } = pod;
         let mut command = node.command(self.folder.join("tombolo-cni"));
         command
             .env_clear()
@@ -118,9 +125,17 @@ impl Plugin {
         };
         let output = match tokio::time::timeout(DEADLINE, called).await {
             Ok(Ok(output)) => output,
-            Ok(Err(error)) => return Err(format!("cannot run {}/tombolo-cni: {error}", self.folder.display())),
+            Ok(Err(error)) => {
+                return Err(format!(
+                    "cannot run {}/tombolo-cni: {error}",
+                    self.folder.display()
+                ));
+            }
             Err(_) => {
-                return Err(format!("tombolo-cni did not finish {operation} within {} s", DEADLINE.as_secs()));
+                return Err(format!(
+                    "tombolo-cni did not finish {operation} within {} s",
+                    DEADLINE.as_secs()
+                ));
             }
         };
         if output.status.success() {

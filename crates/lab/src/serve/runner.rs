@@ -82,7 +82,11 @@ pub async fn run(api: Api, lab: LabDir, plugin: Plugin, logs: Arc<Logs>) {
 }
 
 fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+    pod.spec
+        .as_ref()?
+        .node_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
 }
 
 /// The task of one pod.
@@ -98,7 +102,8 @@ impl Runner {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let order = match self.unsupported() {
             Some(message) => {
-                self.report(status::waiting(&self.pod, "NotSupported", message)).await;
+                self.report(status::waiting(&self.pod, "NotSupported", message))
+                    .await;
                 orders.recv().await
             }
             None => match self.sandbox(&mut orders).await {
@@ -155,7 +160,8 @@ impl Runner {
             };
             tracing::warn!(pod = %self.pod.name_any(), error, "cannot make the pod's sandbox");
             let message = format!("failed to create the pod's sandbox: {error}");
-            self.report(status::waiting(&self.pod, "ContainerCreating", &message)).await;
+            self.report(status::waiting(&self.pod, "ContainerCreating", &message))
+                .await;
             tokio::select! {
                 order = orders.recv() => return Err(order),
                 () = tokio::time::sleep(pause) => {}
@@ -171,16 +177,24 @@ impl Runner {
         orders: &mut mpsc::UnboundedReceiver<Order>,
     ) -> Option<Order> {
         let node_addresses = self.node_addresses().await;
-        let specs = self.pod.spec.as_ref().map(|spec| spec.containers.clone()).unwrap_or_default();
-        let mut all: Vec<Container> =
-            specs.iter().map(|spec| Container::new(spec, &sandbox.record.uid)).collect();
+        let specs = self
+            .pod
+            .spec
+            .as_ref()
+            .map(|spec| spec.containers.clone())
+            .unwrap_or_default();
+        let mut all: Vec<Container> = specs
+            .iter()
+            .map(|spec| Container::new(spec, &sandbox.record.uid))
+            .collect();
         let (changes, mut changed) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
         let place = match Place::pod(&self.lab, &sandbox.record) {
             Ok(place) => place,
             Err(error) => {
                 let message = error.to_string();
-                self.report(status::waiting(&self.pod, "RunContainerError", &message)).await;
+                self.report(status::waiting(&self.pod, "RunContainerError", &message))
+                    .await;
                 return orders.recv().await;
             }
         };
@@ -199,7 +213,11 @@ impl Runner {
                 spec,
             };
             let running = containers::run(start, container.clone(), changes.clone(), stopped.clone());
-            let (logs, uid, name) = (self.logs.clone(), sandbox.record.uid.clone(), container.name.clone());
+            let (logs, uid, name) = (
+                self.logs.clone(),
+                sandbox.record.uid.clone(),
+                container.name.clone(),
+            );
             tokio::spawn(async move {
                 running.await;
                 logs.end(&uid, &name);
@@ -256,7 +274,10 @@ impl Runner {
         let nodes: kube::Api<Node> = kube::Api::all(self.api.client().clone());
         let node = nodes.get(node_name(&self.pod).unwrap_or_default()).await.ok();
         let addresses = node.and_then(|node| node.status?.addresses).into_iter().flatten();
-        addresses.filter(|one| one.type_ == "InternalIP").map(|one| one.address).collect()
+        addresses
+            .filter(|one| one.type_ == "InternalIP")
+            .map(|one| one.address)
+            .collect()
     }
 
     async fn remove(&self, sandbox: &Sandbox) {
@@ -269,14 +290,20 @@ impl Runner {
     }
 
     fn pods(&self) -> kube::Api<Pod> {
-        kube::Api::namespaced(self.api.client().clone(), &self.pod.namespace().unwrap_or_default())
+        kube::Api::namespaced(
+            self.api.client().clone(),
+            &self.pod.namespace().unwrap_or_default(),
+        )
     }
 
     async fn report(&self, status: Value) {
         // The uid keeps the report from a later pod of the same name.
         let patch = json!({"metadata": {"uid": self.uid()}, "status": status});
         let name = self.pod.name_any();
-        let reported = self.pods().patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        let reported = self
+            .pods()
+            .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
         match reported {
             // Force-deleted: its task is being told.
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
@@ -289,7 +316,10 @@ impl Runner {
     async fn finish(&self) {
         let params = DeleteParams {
             grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: Some(self.uid()), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: Some(self.uid()),
+                resource_version: None,
+            }),
             ..Default::default()
         };
         let name = self.pod.name_any();

@@ -30,9 +30,17 @@ impl Sandbox {
     pub async fn create(lab: &LabDir, plugin: &Plugin, mut record: PodRecord) -> Result<Self, String> {
         record.netns = Path::new(NODE_NETNS).join(record.sandbox());
         let node = Place::node(lab, &record.node).map_err(|error| error.to_string())?;
-        in_node(lab, &record.node, record.netns.clone(), |path| Namespace::create(path).map(drop)).await?;
-        let mut sandbox =
-            Self { record, lab: lab.clone(), node, plugin: plugin.clone(), result: None };
+        in_node(lab, &record.node, record.netns.clone(), |path| {
+            Namespace::create(path).map(drop)
+        })
+        .await?;
+        let mut sandbox = Self {
+            record,
+            lab: lab.clone(),
+            node,
+            plugin: plugin.clone(),
+            result: None,
+        };
         match sandbox.connect().await {
             Ok(()) => Ok(sandbox),
             Err(error) => match sandbox.remove().await {
@@ -56,9 +64,19 @@ impl Sandbox {
     pub async fn remove(&self) -> Result<(), String> {
         let cgroup = self.record.cgroup(&self.lab).map_err(|error| error.to_string())?;
         let ended = tokio::task::spawn_blocking(move || cgroup.remove()).await;
-        ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        self.plugin.delete(&self.node, &self.record, self.result.as_ref()).await?;
-        in_node(&self.lab, &self.record.node, self.record.netns.clone(), Namespace::remove).await?;
+        ended
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        self.plugin
+            .delete(&self.node, &self.record, self.result.as_ref())
+            .await?;
+        in_node(
+            &self.lab,
+            &self.record.node,
+            self.record.netns.clone(),
+            Namespace::remove,
+        )
+        .await?;
         self.record.remove(&self.lab).map_err(|error| error.to_string())
     }
 }
@@ -71,8 +89,9 @@ async fn in_node(
     act: impl FnOnce(&Path) -> tombolo_netlink::Result<()> + Send + 'static,
 ) -> Result<(), String> {
     let mounts = lab.mountns(node);
-    let done = tokio::task::spawn_blocking(move || {
-        MountNamespace::open(&mounts)?.run(&mounts, || Ok(act(&path)?))
-    });
-    done.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    let done =
+        tokio::task::spawn_blocking(move || MountNamespace::open(&mounts)?.run(&mounts, || Ok(act(&path)?)));
+    done.await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
 }

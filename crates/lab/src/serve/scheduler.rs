@@ -95,9 +95,13 @@ impl Cluster {
             if node_of(pod).is_some() || pod.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            let fitting = self.nodes.values().filter(|node| is_ready(node) && is_selected(pod, node));
-            let chosen =
-                fitting.map(ResourceExt::name_any).min_by_key(|node| load.get(node).copied().unwrap_or(0));
+            let fitting = self
+                .nodes
+                .values()
+                .filter(|node| is_ready(node) && is_selected(pod, node));
+            let chosen = fitting
+                .map(ResourceExt::name_any)
+                .min_by_key(|node| load.get(node).copied().unwrap_or(0));
             let decision = match chosen {
                 Some(node) => {
                     *load.entry(node.clone()).or_default() += 1;
@@ -124,25 +128,41 @@ impl Cluster {
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+    pod.spec
+        .as_ref()?
+        .node_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
 }
 
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|status| &status.conditions).flatten();
-    let is_unschedulable = node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
-    !is_unschedulable && conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+    let is_unschedulable = node
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.unschedulable == Some(true));
+    !is_unschedulable
+        && conditions
+            .into_iter()
+            .any(|one| one.type_ == "Ready" && one.status == "True")
 }
 
 fn is_selected(pod: &Pod, node: &Node) -> bool {
     let wanted = pod.spec.iter().flat_map(|spec| &spec.node_selector).flatten();
-    wanted.into_iter().all(|(label, value)| node.labels().get(label) == Some(value))
+    wanted
+        .into_iter()
+        .all(|(label, value)| node.labels().get(label) == Some(value))
 }
 
 /// Whether the pod's status says already that it waits, and why.
 fn is_told(pod: &Pod, decision: &Decision) -> bool {
-    let Decision::Wait(reason) = decision else { return false };
+    let Decision::Wait(reason) = decision else {
+        return false;
+    };
     let conditions = pod.status.iter().flat_map(|status| &status.conditions).flatten();
-    conditions.into_iter().any(|one| one.type_ == "PodScheduled" && one.message.as_ref() == Some(reason))
+    conditions
+        .into_iter()
+        .any(|one| one.type_ == "PodScheduled" && one.message.as_ref() == Some(reason))
 }
 
 async fn carry_out(api: &Api, pod: &Pod, decision: &Decision) -> kube::Result<()> {
@@ -174,7 +194,8 @@ mod tests {
     use super::*;
 
     fn pod(name: &str, spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}))
+            .unwrap()
     }
 
     fn node(name: &str, ready: &str) -> Node {
@@ -193,7 +214,11 @@ mod tests {
     }
 
     fn decided(cluster: &Cluster) -> Vec<(String, Decision)> {
-        cluster.decide().into_iter().map(|(pod, decision)| (pod.name_any(), decision)).collect()
+        cluster
+            .decide()
+            .into_iter()
+            .map(|(pod, decision)| (pod.name_any(), decision))
+            .collect()
     }
 
     #[test]
@@ -209,14 +234,19 @@ mod tests {
             vec![node("n1", "True"), node("n2", "True"), node("n3", "False")],
         );
         let bind = |pod: &str, node: &str| (pod.to_owned(), Decision::Bind(node.to_owned()));
-        assert_eq!(decided(&cluster), [bind("b", "n2"), bind("c", "n1"), bind("d", "n2")]);
+        assert_eq!(
+            decided(&cluster),
+            [bind("b", "n2"), bind("c", "n1"), bind("d", "n2")]
+        );
     }
 
     #[test]
     fn a_node_selector_is_honoured() {
         let wanted = |name: &str| json!({"containers": [], "nodeSelector": {"kubernetes.io/hostname": name}});
-        let cluster =
-            cluster(vec![pod("a", wanted("n2")), pod("b", wanted("n9"))], vec![node("n1", "True"), node("n2", "True")]);
+        let cluster = cluster(
+            vec![pod("a", wanted("n2")), pod("b", wanted("n9"))],
+            vec![node("n1", "True"), node("n2", "True")],
+        );
         let decided = decided(&cluster);
         assert_eq!(decided[0].1, Decision::Bind("n2".to_owned()));
         assert!(matches!(decided[1].1, Decision::Wait(_)));

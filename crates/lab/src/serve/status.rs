@@ -38,8 +38,11 @@ pub fn waiting(pod: &Pod, reason: &str, message: &str) -> Value {
 /// The status of a pod that has a sandbox; `node_addresses` are those of its node.
 pub fn running(record: &PodRecord, containers: &[Container], node_addresses: &[String]) -> Value {
     let ready = containers.iter().all(Container::is_ready);
-    let unready: Vec<&str> =
-        containers.iter().filter(|one| !one.is_ready()).map(|one| one.name.as_str()).collect();
+    let unready: Vec<&str> = containers
+        .iter()
+        .filter(|one| !one.is_ready())
+        .map(|one| one.name.as_str())
+        .collect();
     let ips: Vec<Value> = record.addresses.iter().map(|ip| json!({"ip": ip})).collect();
     let host_ips: Vec<Value> = node_addresses.iter().map(|ip| json!({"ip": ip})).collect();
     json!({
@@ -61,12 +64,19 @@ fn phase(containers: &[Container]) -> &'static str {
         _ => None,
     };
     if let Some(codes) = containers.iter().map(ended).collect::<Option<Vec<i32>>>() {
-        return if codes.iter().all(|code| *code == 0) { "Succeeded" } else { "Failed" };
+        return if codes.iter().all(|code| *code == 0) {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
     }
-    let never_started = |container: &Container| {
-        matches!(container.state, State::Waiting { .. }) && container.restarts == 0
-    };
-    if containers.iter().any(never_started) { "Pending" } else { "Running" }
+    let never_started =
+        |container: &Container| matches!(container.state, State::Waiting { .. }) && container.restarts == 0;
+    if containers.iter().any(never_started) {
+        "Pending"
+    } else {
+        "Running"
+    }
 }
 
 fn container(container: &Container) -> Value {
@@ -112,5 +122,10 @@ fn conditions(ready: bool, message: &str) -> Value {
             })
         }
     };
-    json!([good("PodScheduled"), good("Initialized"), gate("ContainersReady"), gate("Ready")])
+    json!([
+        good("PodScheduled"),
+        good("Initialized"),
+        gate("ContainersReady"),
+        gate("Ready")
+    ])
 }
