@@ -9,7 +9,6 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 /// All objects of a kind, kept up to date. Ends when dropped.
@@ -25,8 +24,8 @@ impl<K> Watch<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Starts to watch. `changed` is notified after each change, and once all objects are there.
-    pub fn start(api: Api<K>, changed: Arc<Notify>) -> Self {
+    /// Starts to watch. `changed` is called after each change, and once all objects are there.
+    pub fn start(api: Api<K>, changed: impl Fn() + Send + 'static) -> Self {
         let (store, mut writer) = reflector::store();
         let complete = Arc::new(AtomicBool::new(false));
         let done = complete.clone();
@@ -59,7 +58,7 @@ where
                     }
                 }
                 if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
-                    changed.notify_one();
+                    changed();
                 }
             }
         });

@@ -61,10 +61,14 @@ struct Operator {
 impl Operator {
     fn start(client: Client) -> Self {
         let changed = Arc::new(Notify::new());
+        let notify = || {
+            let changed = changed.clone();
+            move || changed.notify_one()
+        };
         Self {
-            networks: Watch::start(Api::all(client.clone()), changed.clone()),
-            nodes: Watch::start(Api::all(client.clone()), changed.clone()),
-            node_networks: Watch::start(Api::all(client.clone()), changed.clone()),
+            networks: Watch::start(Api::all(client.clone()), notify()),
+            nodes: Watch::start(Api::all(client.clone()), notify()),
+            node_networks: Watch::start(Api::all(client.clone()), notify()),
             client,
             changed,
             problems: BTreeSet::new(),
