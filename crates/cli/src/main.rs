@@ -48,7 +48,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Connectivity(args) => runtime()?.block_on(connectivity::run(&args)),
         Command::Agent(args) => {
             logging::start(args.log_format == tombolo_agent::LogFormat::Json);
-            runtime()?.block_on(tombolo_agent::run(args))?;
+            tombolo_agent::runtime().map_err(Error::Runtime)?.block_on(tombolo_agent::run(args))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Operator(args) => {
@@ -62,7 +62,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
     }
 }
 
-/// The runtime of commands that wait: two threads serve a node's agent as well as a whole lab.
+/// The runtime of commands that wait.
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
