@@ -55,7 +55,9 @@ pub enum Error {
     Output(io::Error),
     /// There is nothing to check.
     #[cfg(feature = "lab")]
-    #[error("the lab {lab:?} has no running pod with the image tombolo/probe to check from; apply some: kubectl --kubeconfig {kubeconfig} apply -f examples/pods.yaml")]
+    #[error(
+        "the lab {lab:?} has no running pod with the image tombolo/probe to check from; apply some: kubectl --kubeconfig {kubeconfig} apply -f examples/pods.yaml"
+    )]
     NoPods {
         /// The lab.
         lab: String,

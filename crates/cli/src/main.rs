@@ -4,7 +4,11 @@
 //! to do; 2 wrong usage; 3 the check that was asked for found something wrong (`connectivity`, `status`,
 //! `probe check`).
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its purpose")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output is its purpose"
+)]
 
 mod args;
 #[cfg(feature = "lab")]
@@ -48,7 +52,9 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Connectivity(args) => runtime()?.block_on(connectivity::run(&args)),
         Command::Agent(args) => {
             logging::start(args.log_format == tombolo_agent::LogFormat::Json);
-            tombolo_agent::runtime().map_err(Error::Runtime)?.block_on(tombolo_agent::run(args))?;
+            tombolo_agent::runtime()
+                .map_err(Error::Runtime)?
+                .block_on(tombolo_agent::run(args))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Operator(args) => {

@@ -10,7 +10,9 @@ use crate::error::Error;
 /// A table without lines, as kubectl's.
 pub fn table(heading: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heading.iter().map(|word| word.to_uppercase()));
     table
 }
@@ -22,7 +24,9 @@ pub fn print(text: impl std::fmt::Display) -> Result<(), Error> {
 
 /// Prints a table without spaces at the ends of lines.
 pub fn print_table(table: &Table) -> Result<(), Error> {
-    table.lines().try_for_each(|line| print(line.trim_end().strip_prefix(' ').unwrap_or(&line).trim_end()))
+    table
+        .lines()
+        .try_for_each(|line| print(line.trim_end().strip_prefix(' ').unwrap_or(&line).trim_end()))
 }
 
 /// Prints a value as JSON.

@@ -29,25 +29,41 @@ ICMP needs root. The report goes to standard output as JSON; exit status 3 if a 
 /// Runs a command of the probe.
 pub fn run(command: ProbeCommand) -> Result<ExitCode, Error> {
     // One thread does: a lab has many of these, and a flood must not wait for a second one.
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
     match command {
         ProbeCommand::Serve(args) => runtime.block_on(async {
             let server = Server::bind(&args)?;
-            print(format_args!("serving TCP and UDP on port {}, HTTP on port {}", args.port, args.http_port))?;
+            print(format_args!(
+                "serving TCP and UDP on port {}, HTTP on port {}",
+                args.port, args.http_port
+            ))?;
             server.run().await?;
             Ok(ExitCode::SUCCESS)
         }),
         ProbeCommand::Check => {
             let report = runtime.block_on(check::from_stdin())?;
             print_json(&report)?;
-            let all_good = report.results.iter().all(|one| matches!(one.answer, Answer::Success(_)));
-            Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::from(FOUND_WRONG) })
+            let all_good = report
+                .results
+                .iter()
+                .all(|one| matches!(one.answer, Answer::Success(_)));
+            Ok(if all_good {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(FOUND_WRONG)
+            })
         }
         ProbeCommand::Flood(args) => {
             let tally = flood::run(&args)?;
             print_json(&tally)?;
-            Ok(if tally.lost == 0 { ExitCode::SUCCESS } else { ExitCode::from(FOUND_WRONG) })
+            Ok(if tally.lost == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(FOUND_WRONG)
+            })
         }
     }
 }

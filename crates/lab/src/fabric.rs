@@ -83,16 +83,24 @@ fn join(router: &mut Netlink, name: &str, namespace: &Namespace, mtu: u32) -> Re
         peer_name: "eth0",
         peer_mtu: Some(mtu),
         peer_namespace: Some(namespace),
-        up: true,
         ..Veth::default()
     })?;
+    router.set_link(index, &up())?;
     Ok(index)
+}
+
+fn up() -> LinkChange {
+    LinkChange {
+        up: Some(true),
+        ..LinkChange::default()
+    }
 }
 
 /// Gives `eth0` its addresses and the way to everywhere else.
 fn settle(namespace: &Namespace, addresses: &[IpNet], gateways: &[IpNet]) -> Result<()> {
     let mut inside = Netlink::open_in(namespace)?;
     let index = inside.require_link("eth0")?.index;
+    inside.set_link(index, &up())?;
     for address in addresses {
         inside.add_address(index, *address)?;
     }

@@ -1,7 +1,8 @@
 //! Numbered datagrams at a steady rate, to count what gets lost while something else happens.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,9 @@ pub struct Args {
     /// Packets in all
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub packets: u64,
+    /// Stop sending when standard input ends
+    #[arg(long)]
+    pub until_eof: bool,
     /// Payload of each packet, in bytes (at least 52)
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub size: usize,
@@ -70,14 +74,20 @@ pub fn run(args: &Args) -> Result<Tally, Error> {
     let (packets, all_sent) = (args.packets, &AtomicBool::new(false));
     std::thread::scope(|scope| {
         let counting = scope.spawn(move || count(&receiver, packets, all_sent));
-        let refused = send(&socket, args);
+        let (sent, refused) = send(&socket, args, &stopped(args.until_eof));
         all_sent.store(true, Ordering::Release);
-        let mut tally = counting
+        let tally = counting
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             .map_err(failed)?;
-        tally.refused = refused;
-        Ok(tally)
+        let first_lost = tally.first_lost.filter(|number| *number < sent);
+        Ok(Tally {
+            sent,
+            lost: sent - tally.received,
+            first_lost,
+            refused,
+            ..tally
+        })
     })
 }
 
@@ -94,17 +104,35 @@ fn connect(target: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-fn send(socket: &UdpSocket, args: &Args) -> u64 {
+/// A flag that is set when standard input ends, if that is wanted.
+fn stopped(wanted: bool) -> Arc<AtomicBool> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    if wanted {
+        let stop = stopped.clone();
+        // It may wait for ever; the process does not wait for it.
+        std::thread::spawn(move || {
+            let _ = io::stdin().read_to_end(&mut Vec::new());
+            stop.store(true, Ordering::Release);
+        });
+    }
+    stopped
+}
+
+/// Returns how many were sent, and how many of those the kernel refused.
+fn send(socket: &UdpSocket, args: &Args, stopped: &AtomicBool) -> (u64, u64) {
     let mut datagram = vec![0; args.size.max(Header::SIZE)];
     pattern(0, &mut datagram);
     let (start, mut refused) = (Instant::now(), 0);
     for number in 0..args.packets {
+        if stopped.load(Ordering::Acquire) {
+            return (number, refused);
+        }
         let due = start + Duration::from_secs_f64(number as f64 / f64::from(args.rate));
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         Header { number, seen: None }.write(&mut datagram);
         refused += u64::from(socket.send(&datagram).is_err());
     }
-    refused
+    (args.packets, refused)
 }
 
 fn count(socket: &UdpSocket, packets: u64, all_sent: &AtomicBool) -> io::Result<Tally> {

@@ -162,7 +162,14 @@ fn pair(cluster: &Cluster, source: usize, target: usize, cases: &mut Vec<Case>) 
         let mtu = from.pod_mtu.min(to.pod_mtu);
         for (protocol, size) in forms(rule) {
             let check = check(protocol, size, *address, port, mtu, &expect);
-            cases.push(Case { rule, source, target, size, check, expect: expect.clone() });
+            cases.push(Case {
+                rule,
+                source,
+                target,
+                size,
+                check,
+                expect: expect.clone(),
+            });
         }
     }
 }
@@ -170,10 +177,15 @@ fn pair(cluster: &Cluster, source: usize, target: usize, cases: &mut Vec<Case>) 
 /// The protocols and sizes that a rule is tried with.
 fn forms(rule: Rule) -> impl Iterator<Item = (Protocol, Size)> {
     // What must get nothing gets nothing whatever its size, and each case waits for its silence.
-    let sizes: &[Size] =
-        if rule == Rule::OutsideToPod { &[Size::Small] } else { &[Size::Small, Size::Mtu, Size::Large] };
+    let sizes: &[Size] = if rule == Rule::OutsideToPod {
+        &[Size::Small]
+    } else {
+        &[Size::Small, Size::Mtu, Size::Large]
+    };
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp];
-    protocols.into_iter().flat_map(move |protocol| sizes.iter().map(move |size| (protocol, *size)))
+    protocols
+        .into_iter()
+        .flat_map(move |protocol| sizes.iter().map(move |size| (protocol, *size)))
 }
 
 /// Every other container of the pod, over both loopback addresses.
@@ -183,10 +195,17 @@ fn localhost(cluster: &Cluster, pod: usize, cases: &mut Vec<Case>) {
     for address in families.into_iter().filter(|one| has_family(party, *one)) {
         for port in party.ports.iter().skip(1) {
             let expect = Expect::Untranslated([address].into());
-            for (protocol, size) in forms(Rule::Localhost).filter(|(protocol, _)| *protocol != Protocol::Icmp) {
+            for (protocol, size) in forms(Rule::Localhost).filter(|(protocol, _)| *protocol != Protocol::Icmp)
+            {
                 let check = check(protocol, size, address, Some(*port), ANY_MTU, &expect);
-                let case =
-                    Case { rule: Rule::Localhost, source: pod, target: pod, size, check, expect: expect.clone() };
+                let case = Case {
+                    rule: Rule::Localhost,
+                    source: pod,
+                    target: pod,
+                    size,
+                    check,
+                    expect: expect.clone(),
+                };
                 cases.push(case);
             }
         }
@@ -194,7 +213,10 @@ fn localhost(cluster: &Cluster, pod: usize, cases: &mut Vec<Case>) {
 }
 
 fn has_family(party: &Party, address: IpAddr) -> bool {
-    party.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4())
+    party
+        .addresses
+        .iter()
+        .any(|own| own.is_ipv4() == address.is_ipv4())
 }
 
 fn check(
@@ -218,7 +240,11 @@ fn check(
             Size::Large => LARGEST_DATAGRAM,
         },
         dont_fragment: size == Size::Mtu && protocol != Protocol::Tcp,
-        deadline_ms: if *expect == Expect::Nothing { SILENCE_MS } else { DEADLINE_MS },
+        deadline_ms: if *expect == Expect::Nothing {
+            SILENCE_MS
+        } else {
+            DEADLINE_MS
+        },
         source: None,
     }
 }

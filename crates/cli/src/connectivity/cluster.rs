@@ -60,7 +60,9 @@ impl Cluster {
         let networks = api.node_networks().await?;
         let mtu_of = |node: &str| {
             let network = networks.iter().find(|network| network.name_any() == node);
-            network.and_then(|network| network.status.as_ref()).map_or(0, |status| status.pod_mtu)
+            network
+                .and_then(|network| network.status.as_ref())
+                .map_or(0, |status| status.pod_mtu)
         };
         let pods = api.pods().await?;
         let mut parties: Vec<Party> = pods.iter().filter_map(|pod| self::pod(pod, &mtu_of)).collect();
@@ -90,7 +92,10 @@ impl Cluster {
             ports: vec![DEFAULT_PORT],
             pod_mtu: u16::MAX,
         });
-        Ok(Self { parties, blocks: networks.iter().flat_map(blocks).collect() })
+        Ok(Self {
+            parties,
+            blocks: networks.iter().flat_map(blocks).collect(),
+        })
     }
 
     /// The addresses of a node.
@@ -109,8 +114,17 @@ impl Cluster {
 
 fn blocks(network: &NodeNetwork) -> Vec<(IpNet, IpAddr)> {
     let addresses = network.status.iter().flat_map(|status| &status.addresses);
-    let address_for = |block: &IpNet| addresses.clone().find(|one| one.is_ipv4() == block.addr().is_ipv4());
-    network.spec.blocks.iter().filter_map(|block| Some((*block, *address_for(block)?))).collect()
+    let address_for = |block: &IpNet| {
+        addresses
+            .clone()
+            .find(|one| one.is_ipv4() == block.addr().is_ipv4())
+    };
+    network
+        .spec
+        .blocks
+        .iter()
+        .filter_map(|block| Some((*block, *address_for(block)?)))
+        .collect()
 }
 
 /// A pod whose first container serves as a probe.
@@ -165,13 +179,22 @@ mod tests {
     fn the_port_of_a_container_is_found() {
         let port_of = |value: serde_json::Value| port(&serde_json::from_value(value).unwrap());
         let image = "tombolo/probe";
-        assert_eq!(port_of(serde_json::json!({"name": "a", "image": image})), Some(DEFAULT_PORT));
+        assert_eq!(
+            port_of(serde_json::json!({"name": "a", "image": image})),
+            Some(DEFAULT_PORT)
+        );
         assert_eq!(
             port_of(serde_json::json!({"name": "a", "image": image, "args": ["--port", "7071"]})),
             Some(7071)
         );
-        assert_eq!(port_of(serde_json::json!({"name": "a", "image": image, "args": ["--port=7072"]})), Some(7072));
-        assert_eq!(port_of(serde_json::json!({"name": "a", "image": image, "command": ["sleep"]})), None);
+        assert_eq!(
+            port_of(serde_json::json!({"name": "a", "image": image, "args": ["--port=7072"]})),
+            Some(7072)
+        );
+        assert_eq!(
+            port_of(serde_json::json!({"name": "a", "image": image, "command": ["sleep"]})),
+            None
+        );
         assert_eq!(port_of(serde_json::json!({"name": "a", "image": "nginx"})), None);
     }
 }

@@ -40,12 +40,23 @@ pub fn all(cluster: &Cluster, cases: &[Case], seen: &Seen) -> Vec<Verdict> {
             },
         })
         .collect();
-    for (index, pod) in cluster.parties.iter().enumerate().filter(|(_, party)| party.kind == Kind::Pod) {
+    for (index, pod) in cluster
+        .parties
+        .iter()
+        .enumerate()
+        .filter(|(_, party)| party.kind == Kind::Pod)
+    {
         let api: BTreeSet<IpAddr> = pod.addresses.iter().copied().collect();
         let own: BTreeSet<IpAddr> = seen.own.get(&index).into_iter().flatten().copied().collect();
-        let wrong = (api != own)
-            .then(|| format!("the API says podIPs {}, the pod has {}", list(&api), list(&own)));
-        verdicts.push(Verdict { rule: Rule::OwnAddress, source: index, target: index, case: None, wrong });
+        let wrong =
+            (api != own).then(|| format!("the API says podIPs {}, the pod has {}", list(&api), list(&own)));
+        verdicts.push(Verdict {
+            rule: Rule::OwnAddress,
+            source: index,
+            target: index,
+            case: None,
+            wrong,
+        });
     }
     verdicts
 }
@@ -64,9 +75,10 @@ fn one(case: &Case, outcome: &Outcome) -> Result<(), String> {
         (Expect::Translated(node), Answer::Success(success)) => {
             target_is_right(case, success)?;
             match success.seen.map(|seen| seen.ip()) {
-                Some(seen) if !node.contains(&seen) => {
-                    Err(format!("expected the node's source address ({}), the server saw {seen}", list(node)))
-                }
+                Some(seen) if !node.contains(&seen) => Err(format!(
+                    "expected the node's source address ({}), the server saw {seen}",
+                    list(node)
+                )),
                 _ => Ok(()),
             }
         }
@@ -77,12 +89,16 @@ fn untranslated(case: &Case, success: &Success, own: &BTreeSet<IpAddr>) -> Resul
     target_is_right(case, success)?;
     let local = success.local.ip();
     if !own.contains(&local) {
-        return Err(format!("expected the client's source address to be {}, it is {local}", list(own)));
+        return Err(format!(
+            "expected the client's source address to be {}, it is {local}",
+            list(own)
+        ));
     }
     match success.seen {
-        Some(seen) if seen != success.local => {
-            Err(format!("expected no NAT: sent from {}, the server saw {seen}", success.local))
-        }
+        Some(seen) if seen != success.local => Err(format!(
+            "expected no NAT: sent from {}, the server saw {seen}",
+            success.local
+        )),
         _ => Ok(()),
     }
 }
@@ -91,12 +107,20 @@ fn target_is_right(case: &Case, success: &Success) -> Result<(), String> {
     if success.server.ip() == case.check.address {
         return Ok(());
     }
-    Err(format!("expected {} to answer, {} did", case.check.address, success.server.ip()))
+    Err(format!(
+        "expected {} to answer, {} did",
+        case.check.address,
+        success.server.ip()
+    ))
 }
 
 fn list(addresses: &BTreeSet<IpAddr>) -> String {
     let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    if texts.is_empty() { "none".to_owned() } else { texts.join(" or ") }
+    if texts.is_empty() {
+        "none".to_owned()
+    } else {
+        texts.join(" or ")
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +141,14 @@ mod tests {
             deadline_ms: 1,
             source: None,
         };
-        Case { rule: Rule::OtherNode, source: 0, target: 1, size: Size::Small, check, expect }
+        Case {
+            rule: Rule::OtherNode,
+            source: 0,
+            target: 1,
+            size: Size::Small,
+            check,
+            expect,
+        }
     }
 
     fn success(local: &str, seen: &str) -> Answer {
@@ -130,11 +161,23 @@ mod tests {
     }
 
     fn failure(kind: FailureKind) -> Answer {
-        Answer::Failure(Failure { kind, message: "m".to_owned(), path_mtu: None })
+        Answer::Failure(Failure {
+            kind,
+            message: "m".to_owned(),
+            path_mtu: None,
+        })
     }
 
     fn judge(expect: Expect, answer: Answer) -> Result<(), String> {
-        one(&case(expect), &Outcome { id: "0".to_owned(), micros: 1, attempts: 1, answer })
+        one(
+            &case(expect),
+            &Outcome {
+                id: "0".to_owned(),
+                micros: 1,
+                attempts: 1,
+                answer,
+            },
+        )
     }
 
     fn set(address: &str) -> BTreeSet<IpAddr> {
@@ -144,9 +187,16 @@ mod tests {
     #[test]
     fn translation_is_found_out() {
         let own = || Expect::Untranslated(set("10.244.1.5"));
-        assert_eq!(judge(own(), success("10.244.1.5:4000", "10.244.1.5:4000")), Ok(()));
+        assert_eq!(
+            judge(own(), success("10.244.1.5:4000", "10.244.1.5:4000")),
+            Ok(())
+        );
         for seen in ["172.20.1.11:4000", "10.244.1.5:4001"] {
-            assert!(judge(own(), success("10.244.1.5:4000", seen)).unwrap_err().contains("no NAT"));
+            assert!(
+                judge(own(), success("10.244.1.5:4000", seen))
+                    .unwrap_err()
+                    .contains("no NAT")
+            );
         }
         assert!(judge(own(), success("10.9.9.9:4000", "10.9.9.9:4000")).is_err());
         assert!(judge(own(), failure(FailureKind::Timeout)).is_err());
@@ -155,7 +205,10 @@ mod tests {
     #[test]
     fn a_missing_translation_is_found_out() {
         let node = || Expect::Translated(set("172.20.1.11"));
-        assert_eq!(judge(node(), success("10.244.1.5:4000", "172.20.1.11:5000")), Ok(()));
+        assert_eq!(
+            judge(node(), success("10.244.1.5:4000", "172.20.1.11:5000")),
+            Ok(())
+        );
         assert!(judge(node(), success("10.244.1.5:4000", "10.244.1.5:4000")).is_err());
     }
 

@@ -56,5 +56,9 @@ pub async fn run(args: &ConnectivityArgs) -> Result<ExitCode, Error> {
     } else {
         matrix.print()?;
     }
-    Ok(if matrix.is_good() { ExitCode::SUCCESS } else { ExitCode::from(FOUND_WRONG) })
+    Ok(if matrix.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FOUND_WRONG)
+    })
 }

@@ -36,7 +36,10 @@ pub async fn run(lab: &LabDir, cluster: &Cluster, cases: &[Case]) -> Result<Seen
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut running = JoinSet::new();
     for (source, party) in cluster.parties.iter().enumerate() {
-        let checks = cases.iter().filter(|case| case.source == source).map(|case| case.check.clone());
+        let checks = cases
+            .iter()
+            .filter(|case| case.source == source)
+            .map(|case| case.check.clone());
         let checks: Vec<Check> = checks.collect();
         if checks.is_empty() {
             continue;
@@ -46,7 +49,10 @@ pub async fn run(lab: &LabDir, cluster: &Cluster, cases: &[Case]) -> Result<Seen
         running.spawn(async move {
             let _turn = turns.acquire().await;
             let report = one(&place, &checks).await;
-            (source, report.map_err(|reason| Error::Checks { place: name, reason }))
+            (
+                source,
+                report.map_err(|reason| Error::Checks { place: name, reason }),
+            )
         });
     }
     let mut seen = Seen::default();
@@ -66,7 +72,11 @@ pub async fn run(lab: &LabDir, cluster: &Cluster, cases: &[Case]) -> Result<Seen
 async fn one(place: &Place, checks: &[Check]) -> Result<Report, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = place.command(program);
-    command.args(["probe", "check"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(["probe", "check"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut command = tokio::process::Command::from(command);
     command.kill_on_drop(true);
     let called = async {
@@ -78,6 +88,10 @@ async fn one(place: &Place, checks: &[Check]) -> Result<Report, String> {
     };
     let output = called.await.map_err(|error: std::io::Error| error.to_string())?;
     serde_json::from_slice(&output.stdout).map_err(|_| {
-        format!("the probe ended with {} and said {:?}", output.status, String::from_utf8_lossy(&output.stderr))
+        format!(
+            "the probe ended with {} and said {:?}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        )
     })
 }

@@ -32,7 +32,11 @@ struct Summary {
 impl<'a> Matrix<'a> {
     /// The matrix of all verdicts.
     pub fn new(cluster: &'a Cluster, cases: &'a [Case], verdicts: &'a [Verdict]) -> Self {
-        Self { cluster, cases, verdicts }
+        Self {
+            cluster,
+            cases,
+            verdicts,
+        }
     }
 
     /// Whether everything is as it must be.
@@ -43,7 +47,9 @@ impl<'a> Matrix<'a> {
     /// Prints it for people.
     pub fn print(&self) -> Result<(), Error> {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled);
         let targets = || self.cluster.parties.iter().map(label);
         table.set_header(["from \\ to".to_owned()].into_iter().chain(targets()));
         for (source, party) in self.cluster.parties.iter().enumerate() {
@@ -55,7 +61,10 @@ impl<'a> Matrix<'a> {
             "\nok: every check as it must be (TCP, UDP, ICMP; small, MTU-sized, 64 kB)   silent: nothing came \
              through, as it must be   .: not Tombolo's\n",
         )?;
-        for Summary { text, checks, failed, .. } in self.summary() {
+        for Summary {
+            text, checks, failed, ..
+        } in self.summary()
+        {
             let (mark, count) = match (checks, failed) {
                 (0, _) => ("none", "the lab has no such pair".to_owned()),
                 (_, 0) => ("ok", format!("{checks} checks")),
@@ -67,8 +76,15 @@ impl<'a> Matrix<'a> {
     }
 
     fn cell(&self, source: usize, target: usize) -> String {
-        let of_pair = || self.verdicts.iter().filter(|one| one.source == source && one.target == target);
-        let (checks, failed) = (of_pair().count(), of_pair().filter(|one| one.wrong.is_some()).count());
+        let of_pair = || {
+            self.verdicts
+                .iter()
+                .filter(|one| one.source == source && one.target == target)
+        };
+        let (checks, failed) = (
+            of_pair().count(),
+            of_pair().filter(|one| one.wrong.is_some()).count(),
+        );
         match (checks, failed) {
             (0, _) => ".".to_owned(),
             (_, 0) if of_pair().all(|one| one.rule == Rule::OutsideToPod) => "silent".to_owned(),
@@ -97,14 +113,22 @@ impl<'a> Matrix<'a> {
         }
         print("")?;
         for verdict in wrong.iter().take(EXPLAINED) {
-            let (from, to) =
-                (&self.cluster.parties[verdict.source], &self.cluster.parties[verdict.target]);
-            let how = verdict.case.map(|index| form(&self.cases[index])).unwrap_or_default();
+            let (from, to) = (
+                &self.cluster.parties[verdict.source],
+                &self.cluster.parties[verdict.target],
+            );
+            let how = verdict
+                .case
+                .map(|index| form(&self.cases[index]))
+                .unwrap_or_default();
             let what = verdict.wrong.as_deref().unwrap_or_default();
             print(format_args!("{} -> {}{how}: {what}", from.name, to.name))?;
         }
         if wrong.len() > EXPLAINED {
-            print(format_args!("and {} more; --json lists all", wrong.len() - EXPLAINED))?;
+            print(format_args!(
+                "and {} more; --json lists all",
+                wrong.len() - EXPLAINED
+            ))?;
         }
         let mut nodes: Vec<&str> = wrong
             .iter()
@@ -115,7 +139,9 @@ impl<'a> Matrix<'a> {
         nodes.dedup();
         print("\nWhere to look:")?;
         for node in nodes {
-            print(format_args!("  tombolo lab exec {node} -- tombolo get drops   # or: get routes, get endpoints, status"))?;
+            print(format_args!(
+                "  tombolo lab exec {node} -- tombolo get drops   # or: get routes, get endpoints, status"
+            ))?;
         }
         Ok(())
     }

@@ -110,7 +110,10 @@ fn up(args: &UpArgs) -> Result<ExitCode, Error> {
     let start = Instant::now();
     let lab = runtime()?.block_on(tombolo_lab::up(args, &mut |step| eprintln!("  {step}")))?;
     let seconds = start.elapsed().as_secs_f64();
-    print(format_args!("The lab {:?} is up after {seconds:.1} s.", lab.name()))?;
+    print(format_args!(
+        "The lab {:?} is up after {seconds:.1} s.",
+        lab.name()
+    ))?;
     print(format_args!("  export KUBECONFIG={}", lab.kubeconfig().display()))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -144,5 +147,9 @@ fn status(args: &StatusArgs) -> Result<ExitCode, Error> {
         show::status(&status)?;
     }
     let healthy = status.problems.is_empty() && status.nodes.iter().all(|node| node.ready);
-    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(FOUND_WRONG) })
+    Ok(if healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FOUND_WRONG)
+    })
 }

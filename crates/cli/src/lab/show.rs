@@ -12,13 +12,21 @@ const COMMAND: usize = 90;
 
 /// Prints everything about a lab.
 pub fn status(status: &LabStatus) -> Result<(), Error> {
-    print(format_args!("lab {}, kubeconfig {}", status.name, status.kubeconfig.display()))?;
+    print(format_args!(
+        "lab {}, kubeconfig {}",
+        status.name,
+        status.kubeconfig.display()
+    ))?;
     for problem in &status.problems {
         print(format_args!("  problem: {problem}"))?;
     }
     let mut nodes = table(&["node", "ready", "segment", "addresses", "blocks", "pod mtu"]);
     for node in &status.nodes {
-        let ready = if node.ready { "yes".to_owned() } else { format!("no: {}", node.message) };
+        let ready = if node.ready {
+            "yes".to_owned()
+        } else {
+            format!("no: {}", node.message)
+        };
         nodes.add_row([
             node.name.clone(),
             ready,
@@ -30,7 +38,11 @@ pub fn status(status: &LabStatus) -> Result<(), Error> {
     }
     let mut pods = table(&["pod", "node", "addresses"]);
     for pod in &status.pods {
-        pods.add_row([format!("{}/{}", pod.namespace, pod.name), pod.node.clone(), joined(&pod.addresses)]);
+        pods.add_row([
+            format!("{}/{}", pod.namespace, pod.name),
+            pod.node.clone(),
+            joined(&pod.addresses),
+        ]);
     }
     let mut processes = table(&["process", "runs on", "command"]);
     for process in &status.processes {

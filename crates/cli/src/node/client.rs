@@ -34,8 +34,15 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// If nobody answers, or not with what the path promises.
     pub async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, Error> {
-        let nonsense = |reason: String| Error::Agreement { socket: self.socket.to_owned(), path, reason };
-        let no_agent = |source: io::Error| Error::NoAgent { socket: self.socket.to_owned(), source };
+        let nonsense = |reason: String| Error::Agreement {
+            socket: self.socket.to_owned(),
+            path,
+            reason,
+        };
+        let no_agent = |source: io::Error| Error::NoAgent {
+            socket: self.socket.to_owned(),
+            source,
+        };
         let stream = UnixStream::connect(self.socket).await.map_err(no_agent)?;
         let answered = tokio::time::timeout(DEADLINE, ask(stream, path)).await;
         let (status, body) = answered
@@ -58,7 +65,10 @@ async fn ask(stream: UnixStream, path: &str) -> Result<(StatusCode, Bytes), hype
     tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = hyper::Uri::try_from(path).unwrap_or_default();
-    request.headers_mut().insert(hyper::header::HOST, hyper::header::HeaderValue::from_static("agent"));
+    request.headers_mut().insert(
+        hyper::header::HOST,
+        hyper::header::HeaderValue::from_static("agent"),
+    );
     let answer = sender.send_request(request).await?;
     Ok((answer.status(), answer.into_body().collect().await?.to_bytes()))
 }

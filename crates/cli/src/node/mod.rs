@@ -72,7 +72,11 @@ pub async fn status(args: &StatusArgs) -> Result<ExitCode, Error> {
         print(format_args!("pod MTU:   {}", status.pod_mtu))?;
         print(format_args!("agent:     {}", status.version))?;
     }
-    Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::from(FOUND_WRONG) })
+    Ok(if status.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FOUND_WRONG)
+    })
 }
 
 /// Shows a table.
@@ -81,7 +85,11 @@ pub async fn get(args: &GetArgs) -> Result<ExitCode, Error> {
     match args.what {
         What::Endpoints => {
             let endpoints: Vec<agent::Endpoint> = agent.get(agent::ENDPOINTS_PATH).await?;
-            if args.agent.json { print_json(&endpoints)? } else { print_table(&tables::endpoints(&endpoints))? }
+            if args.agent.json {
+                print_json(&endpoints)?
+            } else {
+                print_table(&tables::endpoints(&endpoints))?
+            }
         }
         What::Addresses => {
             let addresses: agent::Addresses = agent.get(agent::ADDRESSES_PATH).await?;
@@ -95,11 +103,19 @@ pub async fn get(args: &GetArgs) -> Result<ExitCode, Error> {
         }
         What::Routes => {
             let routes: Vec<agent::Route> = agent.get(agent::ROUTES_PATH).await?;
-            if args.agent.json { print_json(&routes)? } else { print_table(&tables::routes(&routes))? }
+            if args.agent.json {
+                print_json(&routes)?
+            } else {
+                print_table(&tables::routes(&routes))?
+            }
         }
         What::Drops => {
             let drops: Vec<agent::Drop> = agent.get(agent::DROPS_PATH).await?;
-            if args.agent.json { print_json(&drops)? } else { print_table(&tables::drops(&drops))? }
+            if args.agent.json {
+                print_json(&drops)?
+            } else {
+                print_table(&tables::drops(&drops))?
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

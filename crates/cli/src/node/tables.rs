@@ -29,8 +29,17 @@ pub fn endpoints(endpoints: &[Endpoint]) -> Table {
 pub fn blocks(blocks: &[BlockUsage]) -> Table {
     let mut table = table(&["block", "used", "resting", "free"]);
     for one in blocks {
-        let free = if one.free == u64::MAX { "plenty".to_owned() } else { one.free.to_string() };
-        table.add_row([one.block.to_string(), one.used.to_string(), one.resting.to_string(), free]);
+        let free = if one.free == u64::MAX {
+            "plenty".to_owned()
+        } else {
+            one.free.to_string()
+        };
+        table.add_row([
+            one.block.to_string(),
+            one.used.to_string(),
+            one.resting.to_string(),
+            free,
+        ]);
     }
     table
 }
@@ -47,7 +56,15 @@ pub fn allocations(allocations: &[Allocation]) -> Table {
 
 /// Where packets go.
 pub fn routes(routes: &[Route]) -> Table {
-    let mut table = table(&["destination", "kind", "node", "way", "next hop", "interface", "mtu"]);
+    let mut table = table(&[
+        "destination",
+        "kind",
+        "node",
+        "way",
+        "next hop",
+        "interface",
+        "mtu",
+    ]);
     let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     for one in routes {
         table.add_row([
@@ -67,7 +84,12 @@ pub fn routes(routes: &[Route]) -> Table {
 pub fn drops(drops: &[Drop]) -> Table {
     let mut table = table(&["hook", "reason", "packets", "bytes"]);
     for one in drops {
-        table.add_row([one.hook.clone(), one.reason.clone(), one.packets.to_string(), one.bytes.to_string()]);
+        table.add_row([
+            one.hook.clone(),
+            one.reason.clone(),
+            one.packets.to_string(),
+            one.bytes.to_string(),
+        ]);
     }
     table
 }

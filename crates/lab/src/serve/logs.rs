@@ -145,15 +145,14 @@ impl Follow {
 
 fn last_lines(text: &[u8], count: Option<u64>) -> &[u8] {
     let Some(count) = count else { return text };
-    let ends = text
+    let mut ends = text
         .iter()
         .enumerate()
         .rev()
         .filter(|(_, byte)| **byte == b'\n')
         .map(|(at, _)| at + 1);
     let from = ends
-        .skip(usize::try_from(count).unwrap_or(usize::MAX))
-        .next()
+        .nth(usize::try_from(count).unwrap_or(usize::MAX))
         .unwrap_or(0);
     &text[from..]
 }

@@ -17,8 +17,9 @@ use super::status::now;
 use crate::api::Api;
 
 enum Change {
-    Pod(watcher::Result<Event<Pod>>),
-    Node(watcher::Result<Event<Node>>),
+    Pod(Box<Event<Pod>>),
+    Node(Box<Event<Node>>),
+    Failed(watcher::Error),
 }
 
 /// Places pods, for ever.
@@ -27,16 +28,18 @@ pub async fn run(api: Api) {
     let pods = watcher(kube::Api::<Pod>::all(client.clone()), watcher::Config::default());
     let nodes = watcher(kube::Api::<Node>::all(client.clone()), watcher::Config::default());
     let mut changes = pin!(stream::select(
-        pods.default_backoff().map(Change::Pod),
-        nodes.default_backoff().map(Change::Node)
+        pods.default_backoff()
+            .map(|event| event.map_or_else(Change::Failed, |event| Change::Pod(event.into()))),
+        nodes
+            .default_backoff()
+            .map(|event| event.map_or_else(Change::Failed, |event| Change::Node(event.into())))
     ));
     let mut cluster = Cluster::default();
     while let Some(change) = changes.next().await {
         match change {
-            Change::Pod(Ok(event)) => update(&mut cluster.pods, event),
-            Change::Node(Ok(event)) => update(&mut cluster.nodes, event),
-            Change::Pod(Err(error)) => tracing::warn!(%error, "watching pods"),
-            Change::Node(Err(error)) => tracing::warn!(%error, "watching nodes"),
+            Change::Pod(event) => update(&mut cluster.pods, *event),
+            Change::Node(event) => update(&mut cluster.nodes, *event),
+            Change::Failed(error) => tracing::warn!(%error, "watching pods and nodes"),
         }
         for (pod, decision) in cluster.decide() {
             if let Err(error) = carry_out(&api, &pod, &decision).await {
