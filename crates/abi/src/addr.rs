@@ -99,11 +99,21 @@ mod tests {
     #[test]
     fn masks_keep_the_prefix_and_clear_the_rest() {
         let a = Addr::from("10.1.2.3".parse::<IpAddr>().unwrap());
-        for (len, want) in [(128, "10.1.2.3"), (120, "10.1.2.0"), (127, "10.1.2.2"), (104, "10.0.0.0")] {
+        for (len, want) in [
+            (128, "10.1.2.3"),
+            (120, "10.1.2.0"),
+            (127, "10.1.2.2"),
+            (104, "10.0.0.0"),
+        ] {
             assert_eq!(IpAddr::from(a.masked(len)).to_string(), want, "/{len}");
         }
         let a = Addr::from("2001:db8:1:2:3:4:5:6".parse::<IpAddr>().unwrap());
-        for (len, want) in [(64, "2001:db8:1:2::"), (33, "2001:db8::"), (0, "::"), (112, "2001:db8:1:2:3:4:5:0")] {
+        for (len, want) in [
+            (64, "2001:db8:1:2::"),
+            (33, "2001:db8::"),
+            (0, "::"),
+            (112, "2001:db8:1:2:3:4:5:0"),
+        ] {
             assert_eq!(IpAddr::from(a.masked(len)).to_string(), want, "/{len}");
         }
     }

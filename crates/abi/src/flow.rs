@@ -2,7 +2,7 @@ use crate::Addr;
 
 /// One direction of a flow, as the packet on the wire has it.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
     /// Source address.
     pub source: Addr,

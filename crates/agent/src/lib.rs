@@ -1,1 +1,46 @@
-//! The node agent: wires objects, compilers and kernel together; endpoint life cycle
+//! The node agent: makes the kernel of its node what the objects of the cluster say, and connects the
+//! node's pods.
+//!
+//! ```text
+//!  API server ─▶ objects ─┐
+//!                         ├─▶ control ─▶ layout::compile ─▶ reconcile ─▶ kernel
+//!  kernel ──▶ monitor,    │      │                          (overlay, sysctls, kernel_routes,
+//!             facts ──────┘      └─▶ status ─▶ API server    masquerade, tables, hooks)
+//!
+//!  tombolo-cni ─▶ server ─▶ endpoints ─▶ wiring ─▶ kernel
+//!                               └─▶ the address store
+//! ```
+//!
+//! Nothing that waits for the kernel or the disk runs on the async runtime: the control loop has a
+//! thread of its own, and so has the monitor; endpoints are made on the runtime's blocking threads.
+//!
+//! Packets never meet the agent. What it makes outlives it, and at its start it takes up what is there.
+//! While the API server is away, what was programmed stays, and pods come and go: blocks are in the
+//! address store, the pods' MTU is in the node's own rows. No copy of the objects is kept on disk.
+
+mod args;
+mod control;
+mod endpoints;
+mod error;
+mod facts;
+mod journal;
+mod kernel_routes;
+mod masquerade;
+mod metrics;
+mod monitor;
+mod objects;
+mod overlay;
+mod reconcile;
+mod restore;
+mod run;
+mod server;
+mod socket;
+mod status;
+mod sysctls;
+mod turns;
+mod views;
+mod wiring;
+
+pub use args::{Args, Attach, LogFormat};
+pub use error::Error;
+pub use run::{run, runtime};

@@ -1,0 +1,72 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tombolo_cni::agent::{DEFAULT_SOCKET, DEFAULT_STATE_DIR};
+
+/// Connect the pods of this node.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The name of this node's Node object
+    #[arg(long, env = "NODE_NAME")]
+    pub node: String,
+    /// How to reach the API server; left out: as a pod of its cluster
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where addresses in use are kept
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Where to serve the CNI plugin and the command line
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Where programs and tables are pinned; on a bpffs
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/tombolo")]
+    pub bpffs: PathBuf,
+    /// Where to serve metrics, for Prometheus
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9440")]
+    pub metrics: SocketAddr,
+    /// The devices that join the node to the network around the cluster; left out: those that hold one
+    /// of the node's addresses, or the default route
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
+    pub devices: Vec<String>,
+    /// How programs are attached to devices
+    #[arg(long, value_enum, default_value_t)]
+    pub attach: Attach,
+    /// The form of log lines
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// Keep a table of flows, which nothing needs yet
+    #[arg(long, hide = true)]
+    pub track_flows: bool,
+}
+
+/// How programs are attached to devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Attach {
+    /// By tcx links where the kernel has them, or else by clsact filters.
+    #[default]
+    Auto,
+    /// By tcx links (Linux 6.6).
+    Tcx,
+    /// By clsact filters.
+    Clsact,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+impl From<Attach> for tombolo_datapath::Attach {
+    fn from(attach: Attach) -> Self {
+        match attach {
+            Attach::Auto => Self::Auto,
+            Attach::Tcx => Self::Tcx,
+            Attach::Clsact => Self::Clsact,
+        }
+    }
+}

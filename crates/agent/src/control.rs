@@ -1,0 +1,213 @@
+//! The control loop: whenever objects or facts change, `facts + objects → layout::compile → reconcile`.
+//!
+//! It has a thread of its own, since all of it waits for the kernel.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kube::ResourceExt;
+use tokio::sync::watch;
+use tombolo_kube::NodeNetworkStatus;
+use tombolo_layout::{Desired, Input, Local, compile};
+use tombolo_netlink::Netlink;
+
+use crate::endpoints::{Endpoints, PodSettings};
+use crate::error::Error;
+use crate::facts::{self, Question};
+use crate::metrics::Metrics;
+use crate::objects::{Objects, Snapshot};
+use crate::reconcile::Reconciler;
+use crate::{overlay, status};
+
+/// Changes that come together are worked on together.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// How often the kernel is looked at without any sign of change: others flush rules without a word.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// How long to wait before trying again what failed: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Wakes the control loop.
+#[derive(Debug, Default)]
+pub struct Trigger {
+    pulled: Mutex<bool>,
+    signal: Condvar,
+}
+
+impl Trigger {
+    /// Something may have changed.
+    pub fn pull(&self) {
+        *self.pulled.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.signal.notify_one();
+    }
+
+    /// Waits until it is pulled, or for as long as `timeout`; true if it was pulled.
+    fn wait(&self, timeout: Duration) -> bool {
+        let pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.signal.wait_timeout_while(pulled, timeout, |pulled| !*pulled);
+        let (mut pulled, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *pulled)
+    }
+}
+
+/// What came of the last round.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What to say of the node; none while there is nothing to say.
+    pub status: Option<NodeNetworkStatus>,
+    /// The nodes' names, by index.
+    pub names: Arc<BTreeMap<u32, String>>,
+    /// What is wrong, for a person.
+    pub problems: Vec<String>,
+}
+
+/// All that the control loop works with.
+pub struct Control {
+    pub node: String,
+    pub devices: Vec<String>,
+    pub objects: Arc<Objects>,
+    pub endpoints: Arc<Endpoints>,
+    pub settings: watch::Sender<Option<PodSettings>>,
+    pub outcome: watch::Sender<Outcome>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Control {
+    /// Starts the thread, for as long as the process lives.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start(self, trigger: Arc<Trigger>) -> Result<(), Error> {
+        let spawned = thread::Builder::new()
+            .name("control".into())
+            .spawn(move || self.work(&trigger));
+        spawned.map(drop).map_err(|source| Error::Start {
+            what: "the control loop",
+            source,
+        })
+    }
+
+    fn work(self, trigger: &Trigger) {
+        let mut reconciler = Reconciler::new(self.endpoints.datapath.clone());
+        let mut retry = None;
+        let mut looked = Instant::now();
+        loop {
+            if trigger.wait(retry.unwrap_or(LOOK)) {
+                thread::sleep(GATHER);
+                trigger.wait(Duration::ZERO);
+            }
+            if looked.elapsed() >= LOOK {
+                reconciler.distrust();
+                looked = Instant::now();
+            }
+            let before = self.outcome.borrow().clone();
+            let outcome = self.round(&mut reconciler, before.clone());
+            retry = (!outcome.problems.is_empty())
+                .then(|| retry.map_or(RETRY.0, |r: Duration| (r * 2).min(RETRY.1)));
+            if outcome.problems != before.problems {
+                for problem in &outcome.problems {
+                    tracing::warn!("{problem}");
+                }
+                if outcome.problems.is_empty() {
+                    tracing::info!("the node is as it should be");
+                }
+            }
+            self.outcome.send_replace(outcome);
+        }
+    }
+
+    /// One round. What it does not get to stays as it was `before`.
+    fn round(&self, reconciler: &mut Reconciler, before: Outcome) -> Outcome {
+        let snapshot = match self.objects.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(problem) => {
+                return Outcome {
+                    problems: vec![problem],
+                    ..before
+                };
+            }
+        };
+        let names = snapshot
+            .nodes
+            .iter()
+            .map(|n| (n.spec.index, n.name_any()))
+            .collect();
+        let (desired, local) = match self.compile(&snapshot) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                self.metrics.reconcile_errors.inc();
+                let status = before.status.map(|s| status::unhealthy(s, &error));
+                return Outcome {
+                    status,
+                    problems: vec![error.to_string()],
+                    ..before
+                };
+            }
+        };
+        let mut errors = reconciler.apply(&desired, &local);
+        if let Err(error) = self.offer(&desired) {
+            errors.push(error);
+        }
+        self.metrics.reconcile_errors.inc_by(errors.len() as u64);
+        let last_generation = before.status.map_or(0, |s| s.observed_generation);
+        let status = status::of(&desired, &local, &snapshot.network, &errors, last_generation);
+        let errors = errors.iter().map(Error::to_string);
+        let problems = errors.chain(desired.warnings.iter().cloned()).collect();
+        Outcome {
+            status: Some(status),
+            names: Arc::new(names),
+            problems,
+        }
+    }
+
+    /// Compiles; makes the overlay device first if there is to be one, as rows name it by its index.
+    fn compile(&self, snapshot: &Snapshot) -> Result<(Desired, Local), Error> {
+        let mut netlink = Netlink::open()?;
+        let question = Question {
+            node: &self.node,
+            nodes: &snapshot.nodes,
+            node_cidrs: &snapshot.network.spec.node_cidrs,
+            devices: &self.devices,
+        };
+        let compile = |local: &Local| {
+            let Snapshot { network, nodes } = snapshot;
+            compile(&Input {
+                node: &self.node,
+                network,
+                nodes,
+                local,
+            })
+        };
+        let mut local = facts::gather(&mut netlink, &question)?;
+        let mut desired = compile(&local)?;
+        if let Some(wanted) = &desired.overlay
+            && overlay::ensure(&mut netlink, wanted)?
+        {
+            local = facts::gather(&mut netlink, &question)?;
+            desired = compile(&local)?;
+        }
+        Ok((desired, local))
+    }
+
+    /// Lets pods have what was compiled.
+    fn offer(&self, desired: &Desired) -> Result<(), Error> {
+        if self.endpoints.store.blocks()? != desired.blocks {
+            self.endpoints.store.set_blocks(&desired.blocks)?;
+        }
+        let primary = |v4: bool| desired.addresses.iter().copied().find(|a| a.is_ipv4() == v4);
+        let node_addresses: Vec<IpAddr> = primary(true).into_iter().chain(primary(false)).collect();
+        let settings = PodSettings {
+            mtu: desired.pod_mtu,
+            node_addresses,
+        };
+        let old = self.settings.send_replace(Some(settings.clone()));
+        if old.is_none_or(|old| old.node_addresses != settings.node_addresses) {
+            self.endpoints.reroute(&settings)?;
+        }
+        Ok(())
+    }
+}

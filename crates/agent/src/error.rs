@@ -1,0 +1,72 @@
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why the agent cannot start, or the node's kernel cannot be made what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A folder or file of the agent's own cannot be used.
+    #[error("cannot {what} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent runs on this node.
+    #[error("another agent holds {}; end it first (it keeps the node's pods connected until then)", path.display())]
+    AnotherAgent {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The port of the metrics is not to be had.
+    #[error("cannot serve metrics on {address}: {source}; choose another address with --metrics")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or a signal handler cannot be made.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The server on the unix socket ended by itself.
+    #[error("the agent's socket failed: {0}")]
+    Serve(#[source] io::Error),
+    /// There is no client of the API server.
+    #[error(transparent)]
+    Client(#[from] tombolo_kube::ClientError),
+    /// The programs or tables.
+    #[error(transparent)]
+    Datapath(#[from] tombolo_datapath::Error),
+    /// Links, addresses, routes or settings of the kernel.
+    #[error(transparent)]
+    Netlink(#[from] tombolo_netlink::Error),
+    /// The address store.
+    #[error(transparent)]
+    Store(#[from] tombolo_ipam::Error),
+    /// The objects make no network.
+    #[error(transparent)]
+    Layout(#[from] tombolo_layout::Error),
+    /// The masquerade rule.
+    #[error(transparent)]
+    Masquerade(#[from] crate::masquerade::Error),
+}
+
+impl Error {
+    /// Wraps what the system said of a file.
+    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { what, path, source }
+    }
+}

@@ -1,0 +1,116 @@
+//! Makes the kernel what the layout asks for, changing only what differs. Packets flow meanwhile, so
+//! the order matters: what is named comes before what names it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tombolo_abi::Hook;
+use tombolo_datapath::Datapath;
+use tombolo_layout::{Desired, Local, Masquerade};
+use tombolo_netlink::Netlink;
+
+use crate::error::Error;
+use crate::{kernel_routes, masquerade, overlay, sysctls};
+
+/// Makes the kernel what the layout asks for.
+pub struct Reconciler {
+    datapath: Arc<Datapath>,
+    /// The rule in force, as far as is known: asking costs as much as setting.
+    masquerade: Option<Masquerade>,
+    /// Whether all programs are this agent's; until its tables are filled, those of before may go on
+    /// with theirs.
+    programs_are_ours: bool,
+}
+
+impl Reconciler {
+    /// Nothing is known of the kernel yet.
+    pub fn new(datapath: Arc<Datapath>) -> Self {
+        Self {
+            datapath,
+            masquerade: None,
+            programs_are_ours: false,
+        }
+    }
+
+    /// Sets anew what cannot be looked at cheaply.
+    pub fn distrust(&mut self) {
+        self.masquerade = None;
+    }
+
+    /// Does all that can be done, and returns what could not.
+    pub fn apply(&mut self, desired: &Desired, local: &Local) -> Vec<Error> {
+        let mut errors = Vec::new();
+        let mut keep = |step: Result<(), Error>| errors.extend(step.err());
+        keep(sysctls::ensure(&local.uplinks));
+        let tables = self.tables(desired);
+        let filled = tables.is_ok();
+        keep(tables);
+        keep(self.hooks(desired, local));
+        if filled && !self.programs_are_ours {
+            let replaced = self.datapath.replace_programs();
+            self.programs_are_ours = replaced.is_ok();
+            keep(replaced.map_err(Error::from));
+        }
+        keep(self.masquerade(&desired.masquerade));
+        match Netlink::open() {
+            Ok(mut netlink) => {
+                if desired.overlay.is_none() {
+                    keep(overlay::remove(&mut netlink));
+                }
+                kernel_routes::reconcile(
+                    &mut netlink,
+                    &desired.kernel_routes,
+                    local.overlay_ifindex,
+                    &mut errors,
+                );
+            }
+            Err(error) => errors.push(error.into()),
+        }
+        errors
+    }
+
+    /// MACs before the routes by which packets from them are taken; the configuration, by whose prefix
+    /// lengths routes are found, last.
+    fn tables(&self, desired: &Desired) -> Result<(), Error> {
+        let macs = self.datapath.uplink_macs().reconcile(&desired.uplink_macs)?;
+        let routes = self.datapath.routes().reconcile(&desired.routes)?;
+        if self.datapath.config()? != desired.config {
+            self.datapath.set_config(&desired.config)?;
+        }
+        tracing::debug!(?macs, ?routes, "the tables are as they should be");
+        Ok(())
+    }
+
+    /// Attaches to the overlay device and all uplinks, and detaches from what is neither any more.
+    fn hooks(&self, desired: &Desired, local: &Local) -> Result<(), Error> {
+        let mut wanted = BTreeSet::new();
+        let mut attach = |hook: Hook, name: &str, ifindex: u32| -> Result<(), Error> {
+            wanted.insert((name.to_owned(), hook));
+            Ok(self.datapath.attach(hook, name, ifindex)?)
+        };
+        if let (Some(_), Some(ifindex)) = (&desired.overlay, local.overlay_ifindex) {
+            attach(Hook::FromOverlay, overlay::NAME, ifindex)?;
+            attach(Hook::ToOverlay, overlay::NAME, ifindex)?;
+        }
+        for uplink in &local.uplinks {
+            attach(Hook::FromUplink, &uplink.name, uplink.ifindex)?;
+            attach(Hook::ToUplink, &uplink.name, uplink.ifindex)?;
+        }
+        for (name, hook) in self.datapath.attachments()? {
+            let of_pod = matches!(hook, Hook::FromPod | Hook::ToPod);
+            if !of_pod && !wanted.contains(&(name.clone(), hook)) {
+                self.datapath.detach(&name)?;
+                tracing::info!(device = name, "this device is no uplink any more");
+            }
+        }
+        Ok(())
+    }
+
+    fn masquerade(&mut self, wanted: &Masquerade) -> Result<(), Error> {
+        if self.masquerade.as_ref() != Some(wanted) {
+            masquerade::apply(wanted)?;
+            self.masquerade = Some(wanted.clone());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! Brings store and kernel together at the agent's start, before it serves. Pods that run notice nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use tombolo_abi::{Addr, Endpoint, Hook};
+use tombolo_cni::{HOST_LINK_PREFIX, host_link_name, released};
+use tombolo_ipam::Attachment;
+use tombolo_netlink::{Link, Netlink};
+
+use crate::endpoints::{Endpoints, PodSettings, pod_link};
+use crate::error::Error;
+
+/// Brings them together:
+///
+/// 1. ADDs that were cut short, and DELs that found no agent, are done with.
+/// 2. Attachments without a link are over (the node was rebooted, or the pod is gone): their addresses
+///    are released. Links without an attachment were never finished: they are deleted.
+/// 3. What is left is made whole: rows, programs, routes, neighbours.
+///
+/// # Errors
+/// The store, the disk or the kernel refuses. It can be tried again.
+pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) -> Result<(), Error> {
+    settle(endpoints, state_dir)?;
+    let mut host = Netlink::open()?;
+    let links: BTreeMap<String, Link> = host
+        .links()?
+        .into_iter()
+        .filter(|l| l.name.starts_with(HOST_LINK_PREFIX) && l.kind.as_deref() == Some("veth"))
+        .map(|l| (l.name.clone(), l))
+        .collect();
+    let mut live: BTreeMap<String, Attachment> = BTreeMap::new();
+    for attachment in endpoints.store.attachments()? {
+        let name = host_link_name(&attachment.owner.container_id, &attachment.owner.ifname);
+        if links.contains_key(&name) {
+            live.insert(name, attachment);
+        } else {
+            tracing::info!(owner = %attachment.owner, "the link of this attachment is gone; releasing its addresses");
+            endpoints.store.release(&attachment.owner)?;
+        }
+    }
+    for name in links.keys().filter(|name| !live.contains_key(*name)) {
+        tracing::info!(link = name, "no attachment has this link; deleting it");
+        host.delete_link(name)?;
+    }
+    rows(endpoints, &live, &links)?;
+    for (name, attachment) in &live {
+        let Some(link) = links.get(name) else { continue };
+        let whole =
+            pod_link(attachment, name, settings).configure_host(&mut host, &endpoints.datapath, link.index);
+        if let Err(error) = whole {
+            // One pod that cannot be helped must not cost the others theirs; its row is there already.
+            tracing::error!(owner = %attachment.owner, %error, "cannot make this endpoint whole");
+        }
+    }
+    unpin(endpoints, &live)?;
+    tracing::info!(endpoints = live.len(), "took up what is there");
+    Ok(())
+}
+
+fn settle(endpoints: &Endpoints, state_dir: &Path) -> Result<(), Error> {
+    for owner in endpoints
+        .journal
+        .unfinished()
+        .map_err(Error::file("read the journal in", state_dir))?
+    {
+        tracing::info!(%owner, "an ADD was cut short; undoing it");
+        endpoints.remove(&owner)?;
+    }
+    for record in released::list(state_dir).map_err(Error::file("read", released::folder(state_dir)))? {
+        // The plugin writes what it has checked; another hand may not.
+        if let Err(error) = endpoints.delete(&record.container_id, &record.if_name) {
+            tracing::error!(%error, ?record, "cannot settle this DEL");
+            continue;
+        }
+        released::remove(state_dir, &record)
+            .map_err(Error::file("remove a record in", released::folder(state_dir)))?;
+    }
+    Ok(())
+}
+
+/// The table of endpoints becomes that of the live ones.
+fn rows(
+    endpoints: &Endpoints,
+    live: &BTreeMap<String, Attachment>,
+    links: &BTreeMap<String, Link>,
+) -> Result<(), Error> {
+    let mut rows = BTreeMap::new();
+    for (name, attachment) in live {
+        let ifindex = links.get(name).map_or(0, |l| l.index);
+        let row = Endpoint {
+            ifindex,
+            mac: attachment.mac,
+            mtu: attachment.mtu,
+        };
+        rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
+    }
+    endpoints.datapath.endpoints().reconcile(&rows)?;
+    Ok(())
+}
+
+/// Removes the pins of programs at pod links that are gone.
+fn unpin(endpoints: &Endpoints, live: &BTreeMap<String, Attachment>) -> Result<(), Error> {
+    let pinned = endpoints.datapath.attachments()?;
+    let pods = pinned
+        .into_iter()
+        .filter(|(_, hook)| matches!(hook, Hook::FromPod | Hook::ToPod));
+    let gone: BTreeSet<String> = pods
+        .map(|(name, _)| name)
+        .filter(|name| !live.contains_key(name))
+        .collect();
+    for name in gone {
+        endpoints.datapath.detach(&name)?;
+    }
+    Ok(())
+}

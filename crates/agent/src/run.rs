@@ -1,0 +1,194 @@
+//! How it all begins, is wired together, and ends.
+
+use std::net::IpAddr;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tombolo_abi::{RouteKind, Way};
+use tombolo_datapath::{Datapath, Options};
+use tombolo_ipam::AddressStore;
+use tombolo_netlink::Namespace;
+
+use crate::control::{Control, Outcome, Trigger};
+use crate::endpoints::{Endpoints, PodSettings};
+use crate::error::Error;
+use crate::journal::Journal;
+use crate::metrics::{self, Metrics};
+use crate::objects::Objects;
+use crate::server::{self, Server};
+use crate::socket::{self, Lock};
+use crate::turns::Turns;
+use crate::{Args, monitor, restore, status};
+
+/// How long a freed address rests before it is given again.
+const REST: Duration = Duration::from_secs(30);
+
+/// How long requests under way may take to finish at the end.
+const FINISH: Duration = Duration::from_secs(10);
+
+/// An async runtime of the size that the agent needs. Whatever blocks has threads of its own, few enough
+/// that a storm of ADDs costs no memory.
+///
+/// # Errors
+/// The system refuses threads.
+pub fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_stack_size(512 << 10)
+        .thread_name("agent")
+        .enable_all()
+        .build()
+}
+
+/// Runs until SIGTERM or SIGINT. What it has made in the kernel stays, and traffic flows on.
+///
+/// # Errors
+/// Only what keeps it from starting; it waits for an API server that is away.
+pub async fn run(args: Args) -> Result<(), Error> {
+    let signals = |source| Error::Start {
+        what: "signal handlers",
+        source,
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    let client = tombolo_kube::client(args.kubeconfig.as_deref()).await?;
+    let prometheus = TcpListener::bind(args.metrics).await;
+    let prometheus = prometheus.map_err(|source| Error::Metrics {
+        address: args.metrics,
+        source,
+    })?;
+    let (settings, settings_seen) = watch::channel(None);
+    let takeover = {
+        let args = args.clone();
+        tokio::task::spawn_blocking(move || take_over(&args, settings_seen))
+    };
+    let TakenOver {
+        lock,
+        listener,
+        endpoints,
+        known,
+    } = takeover.await.map_err(|panic| Error::Start {
+        what: "the agent",
+        source: panic.into(),
+    })??;
+    settings.send_replace(known);
+
+    let metrics = Arc::new(Metrics::new());
+    let trigger = Arc::new(Trigger::default());
+    let objects = Arc::new(Objects::watch(&client, &trigger));
+    let (outcome, outcomes) = watch::channel(Outcome::default());
+    monitor::start(trigger.clone())?;
+    let control = Control {
+        node: args.node.clone(),
+        devices: args.devices,
+        objects: objects.clone(),
+        endpoints: endpoints.clone(),
+        settings,
+        outcome,
+        metrics: metrics.clone(),
+    };
+    control.start(trigger)?;
+    tokio::spawn(status::publish(
+        client,
+        args.node.clone(),
+        objects,
+        outcomes.clone(),
+    ));
+    let scrapes = axum::serve(prometheus, metrics::router(&metrics, endpoints.clone()));
+    tokio::spawn(scrapes.into_future());
+
+    let server = Arc::new(Server {
+        node: args.node,
+        endpoints,
+        outcome: outcomes,
+        metrics,
+    });
+    let listener = tokio::net::UnixListener::from_std(listener).map_err(Error::Serve)?;
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let serve = axum::serve(listener, server::router(server)).with_graceful_shutdown(async {
+        let _ = ended.await;
+    });
+    let mut serve = tokio::spawn(serve.into_future());
+    tracing::info!(socket = %args.socket.display(), "serving");
+    tokio::select! {
+        served = &mut serve => {
+            served.map_err(|panic| Error::Serve(panic.into()))?.map_err(Error::Serve)?;
+        }
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending; pods stay connected");
+    let _ = end.send(());
+    let _ = tokio::time::timeout(FINISH, serve).await;
+    // The file goes last, so that no plugin takes a socket that nobody serves for an agent that is down.
+    drop(lock);
+    Ok(())
+}
+
+/// What the agent has, once it has taken up what is there.
+struct TakenOver {
+    lock: Lock,
+    listener: UnixListener,
+    endpoints: Arc<Endpoints>,
+    known: Option<PodSettings>,
+}
+
+/// Becomes the node's agent; blocks. Listens before it settles what plugins left while there was no
+/// agent, and accepts nobody before that (see `tombolo_cni::released`).
+fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Result<TakenOver, Error> {
+    let lock = socket::lock(&args.state_dir)?;
+    let store = AddressStore::open(&args.state_dir.join("addresses.redb"), REST)?;
+    let options = Options {
+        directory: args.bpffs.clone(),
+        attach: args.attach.into(),
+        track_flows: args.track_flows,
+    };
+    let datapath = Datapath::load(&options)?;
+    let endpoints = Arc::new(Endpoints {
+        store: Arc::new(store),
+        datapath: Arc::new(datapath),
+        journal: Journal::open(&args.state_dir).map_err(Error::file("make a folder in", &args.state_dir))?,
+        settings,
+        turns: Turns::new(),
+        own_namespace: Namespace::current()?,
+    });
+    let known = known_settings(&endpoints)?;
+    let listener = socket::listen(&args.socket)?;
+    let sources = known.clone().unwrap_or(PodSettings {
+        mtu: 0,
+        node_addresses: Vec::new(),
+    });
+    restore::restore(&endpoints, &args.state_dir, &sources)?;
+    Ok(TakenOver {
+        lock,
+        listener,
+        endpoints,
+        known,
+    })
+}
+
+/// What an earlier agent left in the tables of what pods need, so that they can be served before the API
+/// server is read; none after a reboot.
+fn known_settings(endpoints: &Endpoints) -> Result<Option<PodSettings>, Error> {
+    let config = endpoints.datapath.config()?;
+    let rows = endpoints.datapath.routes().entries()?;
+    let own = rows
+        .values()
+        .find(|r| r.kind == RouteKind::Pods as u8 && r.way == Way::Local as u8);
+    let sources = [config.icmp_source_v4, config.icmp_source_v6];
+    let node_addresses: Vec<IpAddr> = sources
+        .into_iter()
+        .filter(|a| !a.is_unspecified())
+        .map(IpAddr::from)
+        .collect();
+    Ok(own.map(|row| PodSettings {
+        mtu: row.mtu,
+        node_addresses,
+    }))
+}

@@ -1,0 +1,217 @@
+//! A pod's link: a veth pair, born on both sides at once, without L2 beyond itself.
+//!
+//! ```text
+//!   node                                          pod
+//!   tmb<hash>  GATEWAY_MAC  ──────────────────▶  eth0  the pod's MAC
+//!   route   <pod address> dev tmb<hash>           address  <pod address>/32, /128, no DAD
+//!   neighbour <pod address> permanent             neighbour 169.254.1.1, fe80::1 permanent
+//!   programs from_pod, to_pod                     default via 169.254.1.1, fe80::1
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use tombolo_abi::{Addr, Endpoint, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Hook};
+use tombolo_datapath::Datapath;
+use tombolo_netlink::{LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
+
+use crate::error::Error;
+
+/// The pods' IPv4 gateway.
+pub const GATEWAY_IPV4: IpAddr = {
+    let [a, b, c, d] = GATEWAY_V4;
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+};
+
+/// The pods' IPv6 gateway.
+pub const GATEWAY_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::from_be_bytes(GATEWAY_V6)));
+
+/// The gateway of an address.
+pub const fn gateway(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() {
+        GATEWAY_IPV4
+    } else {
+        GATEWAY_IPV6
+    }
+}
+
+/// All of a pod's link.
+#[derive(Debug)]
+pub struct PodLink<'a> {
+    /// The host side's name.
+    pub host_name: &'a str,
+    /// The pod side's name.
+    pub pod_name: &'a str,
+    /// The pod side's MAC address.
+    pub mac: Mac,
+    /// The MTU of both sides.
+    pub mtu: u16,
+    /// The pod's addresses.
+    pub addresses: &'a [IpAddr],
+    /// The sources of what the node itself sends to its pods, at most one of each family.
+    pub node_addresses: &'a [IpAddr],
+}
+
+impl PodLink<'_> {
+    /// Makes the two devices, both down. Nothing is made on error.
+    ///
+    /// # Errors
+    /// The kernel refuses; `EEXIST` where either name is taken.
+    pub fn create(&self, host: &mut Netlink, pod: &Namespace) -> tombolo_netlink::Result<u32> {
+        host.add_veth(&Veth {
+            name: self.host_name,
+            mac: Some(GATEWAY_MAC),
+            mtu: Some(self.mtu.into()),
+            peer_name: self.pod_name,
+            peer_mac: Some(self.mac),
+            peer_mtu: Some(self.mtu.into()),
+            peer_namespace: Some(pod),
+            ..Veth::default()
+        })
+    }
+
+    /// Sets up the pod's side; to be called inside the pod's namespace.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn configure_pod(&self) -> tombolo_netlink::Result<()> {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.require_link(self.pod_name)?;
+        quiet_ipv6(self.pod_name)?;
+        let up = LinkChange {
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        netlink.set_link(
+            link.index,
+            &LinkChange {
+                ipv6_link_local: Some(false),
+                ..up.clone()
+            },
+        )?;
+        let loopback = netlink.require_link("lo")?;
+        if !loopback.up {
+            netlink.set_link(loopback.index, &up)?;
+        }
+        for &address in self.addresses {
+            let gateway = gateway(address);
+            netlink.add_address(link.index, address.into())?;
+            netlink.replace_neighbour(link.index, gateway, GATEWAY_MAC)?;
+            let on_link = Route {
+                ifindex: Some(link.index),
+                ..Route::new(gateway.into())
+            };
+            netlink.replace_route(&on_link)?;
+            netlink.replace_route(&Route {
+                ifindex: Some(link.index),
+                gateway: Some(gateway),
+                onlink: true,
+                ..Route::new(everything(gateway))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sets up the host's side, the programs before the link comes up; also what is there already.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn configure_host(&self, host: &mut Netlink, datapath: &Datapath, index: u32) -> Result<(), Error> {
+        let row = Endpoint {
+            ifindex: index,
+            mac: self.mac,
+            mtu: self.mtu,
+        };
+        for &address in self.addresses {
+            datapath.endpoints().insert(&Addr::from(address), &row)?;
+        }
+        datapath.attach(Hook::FromPod, self.host_name, index)?;
+        datapath.attach(Hook::ToPod, self.host_name, index)?;
+        quiet_ipv6(self.host_name)?;
+        // What a pod sends was checked by its program. The larger of this and that of `all` counts, and a
+        // strict one there would drop what a pod sends by way of a route that the kernel does not have.
+        sysctl::write(&format!("net/ipv4/conf/{}/rp_filter", self.host_name), "2")?;
+        let up = LinkChange {
+            up: Some(true),
+            ipv6_link_local: Some(false),
+            ..LinkChange::default()
+        };
+        host.set_link(index, &up)?;
+        for &address in self.addresses {
+            host.replace_neighbour(index, address, self.mac)?;
+        }
+        self.route(host, index)?;
+        Ok(())
+    }
+
+    /// Sets the node's routes to the pod.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn route(&self, host: &mut Netlink, index: u32) -> tombolo_netlink::Result<()> {
+        for route in self.routes(index) {
+            host.replace_route(&route)?;
+        }
+        Ok(())
+    }
+
+    /// The node's routes to the pod.
+    pub fn routes(&self, index: u32) -> impl Iterator<Item = Route> {
+        self.addresses.iter().map(move |&address| Route {
+            ifindex: Some(index),
+            source: self
+                .node_addresses
+                .iter()
+                .copied()
+                .find(|n| n.is_ipv4() == address.is_ipv4()),
+            ..Route::new(address.into())
+        })
+    }
+
+    /// Takes it all away, the rows first, and the programs last, since without them the link would be
+    /// open to everything. Fine for whatever is gone.
+    ///
+    /// # Errors
+    /// The kernel refuses; the rest is done all the same.
+    pub fn remove(&self, host: &mut Netlink, datapath: &Datapath) -> Result<(), Error> {
+        let mut result = Ok(());
+        let mut keep = |step: Result<(), Error>| {
+            if result.is_ok() {
+                result = step;
+            }
+        };
+        for &address in self.addresses {
+            keep(
+                datapath
+                    .endpoints()
+                    .remove(&Addr::from(address))
+                    .map(drop)
+                    .map_err(Error::from),
+            );
+        }
+        let deleted = host.delete_link(self.host_name);
+        let gone = deleted.is_ok();
+        keep(deleted.map(drop).map_err(Error::from));
+        if gone {
+            keep(datapath.detach(self.host_name).map_err(Error::from));
+        }
+        result
+    }
+}
+
+/// Keeps the kernel's IPv6 from doing anything of its own on a link of two.
+fn quiet_ipv6(device: &str) -> tombolo_netlink::Result<()> {
+    // Whoever answers router solicitations on this link is no router (CVE-2020-10749).
+    sysctl::write(&format!("net/ipv6/conf/{device}/accept_ra"), "0")?;
+    // Nobody else can have the address: duplicate detection would only delay it by a second.
+    sysctl::write(&format!("net/ipv6/conf/{device}/accept_dad"), "0")
+}
+
+/// The default route's destination, of an address's family.
+fn everything(of: IpAddr) -> IpNet {
+    if of.is_ipv4() {
+        IpNet::V4(ipnet::Ipv4Net::default())
+    } else {
+        IpNet::V6(ipnet::Ipv6Net::default())
+    }
+}

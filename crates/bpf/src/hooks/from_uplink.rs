@@ -1,0 +1,86 @@
+//! What comes in from the wire. Most of it is the node's own and passes on.
+
+use aya_ebpf::{EbpfContext as _, macros::classifier, programs::TcContext};
+use tombolo_abi::{Hook, MacKey, Outcome, Route, RouteKind, Way};
+
+use crate::{
+    counters::counted,
+    deliver::{Entry, deliver},
+    flows,
+    maps::UPLINK_MACS,
+    parse::Packet,
+    resolve::{self, Place, resolve},
+    skb::Skb,
+    verdict::Verdict,
+};
+
+/// Ingress of an uplink.
+#[classifier]
+pub fn from_uplink(context: TcContext) -> i32 {
+    counted(Hook::FromUplink, Skb::new(context.as_ptr().cast()), stages)
+}
+
+#[inline(always)]
+fn stages(skb: Skb) -> Result<Verdict, Verdict> {
+    skb.clear_resolved();
+    let packet = match Packet::parse(skb) {
+        Ok(packet) => packet,
+        // No node and no router sends this: on the wire these addresses mean nothing (RFC 4942,
+        // section 2.2), and here they would pass for IPv4.
+        Err(Outcome::MappedAddress) => return Err(Outcome::MappedAddress.into()),
+        // The stack makes of it what it will; no pod ever sees it.
+        Err(_) => return Ok(Verdict::pass(Outcome::NotOurs)),
+    };
+    match resolve(&packet.destination) {
+        Place::Endpoint(endpoint) => {
+            check_source(skb, &packet)?;
+            flows::track(skb, &packet)?;
+            deliver(skb, &packet, endpoint, Entry::Forwarded)
+        }
+        Place::OwnBlock => Err(Outcome::UnknownEndpoint.into()),
+        // A node is no router for the pods of others.
+        Place::Remote(route) if route.kind == RouteKind::Pods as u8 => Err(Outcome::NotLocal.into()),
+        Place::Remote(_) | Place::OwnNode | Place::Outside => Ok(Verdict::pass(Outcome::NotOurs)),
+    }
+}
+
+/// Holds whoever sends to a pod to the way that the source's packets take.
+#[inline(always)]
+fn check_source(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
+    let route = resolve::route(&packet.source).ok_or(Outcome::ExternalToPod)?;
+    if route.way == Way::Overlay as u8 {
+        return Err(Outcome::Unencapsulated);
+    }
+    if route.way == Way::Local as u8 {
+        return Err(Outcome::SpoofedSource);
+    }
+    // A node's own address cannot be told from a forged one on its own link without encryption.
+    if route.kind == RouteKind::Pods as u8 {
+        check_mac(skb, route)
+    } else {
+        Ok(())
+    }
+}
+
+/// A pod's packet comes from one of its node's uplinks, unless a router lies between.
+#[inline(always)]
+fn check_mac(skb: Skb, route: &Route) -> Result<(), Outcome> {
+    let mac = skb.source_mac().ok_or(Outcome::Malformed)?;
+    // SAFETY: only whether it is there counts.
+    if unsafe {
+        UPLINK_MACS.get(MacKey {
+            node: route.node,
+            mac,
+            pad: [0; 2],
+        })
+    }
+    .is_some()
+    {
+        return Ok(());
+    }
+    // On the same link, the next hop to a node is the node; past a router, it is the router.
+    match resolve::node(&route.next_hop) {
+        Some(next_hop) if next_hop.node == route.node => Err(Outcome::WrongUplinkMac),
+        _ => Ok(()),
+    }
+}

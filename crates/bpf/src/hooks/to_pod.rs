@@ -1,0 +1,35 @@
+//! What the node's stack sends to a pod: of the node's own processes, and what came back through a
+//! translation of the stack's.
+
+use aya_ebpf::{EbpfContext as _, macros::classifier, programs::TcContext};
+use tombolo_abi::{Hook, Outcome};
+
+use crate::{
+    counters::counted,
+    deliver::{Entry, deliver},
+    flows,
+    parse::Packet,
+    resolve,
+    skb::Skb,
+    spoof,
+    verdict::Verdict,
+};
+
+/// Egress of the host side of a pod's link.
+#[classifier]
+pub fn to_pod(context: TcContext) -> i32 {
+    counted(Hook::ToPod, Skb::new(context.as_ptr().cast()), stages)
+}
+
+#[inline(always)]
+fn stages(skb: Skb) -> Result<Verdict, Verdict> {
+    let packet = Packet::parse(skb)?;
+    flows::track(skb, &packet)?;
+    match resolve::endpoint(&packet.destination) {
+        Some(endpoint) if endpoint.ifindex == skb.ifindex() => {
+            deliver(skb, &packet, endpoint, Entry::FromStack)
+        }
+        _ if spoof::is_routable(&packet.destination) => Err(Outcome::UnknownEndpoint.into()),
+        _ => Err(Outcome::NotRoutable.into()),
+    }
+}

@@ -1,0 +1,51 @@
+//! The path's MTU: too large a packet is answered, or left to the stack where it may be cut.
+
+use tombolo_abi::Outcome;
+
+use crate::{
+    icmp::{self, Error},
+    parse::{Packet, protocol},
+    skb::{ETH_LEN, Skb},
+    verdict::Verdict,
+};
+
+/// Length of a UDP header.
+const UDP_LEN: u32 = 8;
+/// Offset in a TCP header of the byte whose upper half is the header's length in words.
+const TCP_DATA_OFFSET: u32 = 12;
+
+/// Whether the packet fits; if not, its sender is told.
+///
+/// # Errors
+/// `TooBig`, answered with fragmentation needed or packet too big; or, for IPv4 that may be cut, the
+/// stack takes it: it fragments (which a program cannot) by its own routes.
+#[inline(always)]
+pub fn check(skb: Skb, packet: &Packet, mtu: u16) -> Result<(), Verdict> {
+    let mtu = u32::from(mtu);
+    if packet.size <= mtu || segment(skb, packet) <= mtu {
+        return Ok(());
+    }
+    if !packet.dont_fragment {
+        skb.clear_resolved();
+        return Err(Verdict::pass(Outcome::ToStack));
+    }
+    Err(icmp::answer(skb, packet, Error::TooBig { mtu }, Outcome::TooBig))
+}
+
+/// The largest packet on the wire that this one becomes, in bytes.
+#[inline(always)]
+pub fn segment(skb: Skb, packet: &Packet) -> u32 {
+    let payload = skb.gso_size();
+    if payload == 0 {
+        return packet.size;
+    }
+    let transport_len = match packet.protocol {
+        protocol::TCP => skb
+            .load::<u8>(packet.transport + TCP_DATA_OFFSET)
+            .map_or(0, |offset| u32::from(offset >> 4) * 4),
+        // A tunnel inside of a pod: how long its inner headers are is not looked into. A segment
+        // past the MTU by those is dropped by the device that it does not fit.
+        _ => UDP_LEN,
+    };
+    packet.transport - ETH_LEN as u32 + transport_len + payload
+}

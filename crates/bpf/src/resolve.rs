@@ -1,0 +1,77 @@
+//! From an address to where it is.
+//!
+//! An exact hash for pods of this node; then one hash look-up for each block size in use. Tables
+//! grow with nodes and blocks, not with the pods of the cluster.
+
+use tombolo_abi::{Addr, Config, Endpoint, Route, RouteKey, RouteKind, Way};
+
+use crate::maps::{CONFIG, ENDPOINTS, ROUTES};
+
+/// Where an address is.
+pub enum Place {
+    /// A pod of this node.
+    Endpoint(&'static Endpoint),
+    /// An own block, in which no pod has the address.
+    OwnBlock,
+    /// This node itself.
+    OwnNode,
+    /// Another node, or a pod there.
+    Remote(&'static Route),
+    /// Outside of the cluster.
+    Outside,
+}
+
+/// Finds an address.
+#[inline(always)]
+pub fn resolve(address: &Addr) -> Place {
+    if let Some(endpoint) = endpoint(address) {
+        return Place::Endpoint(endpoint);
+    }
+    match route(address) {
+        None => Place::Outside,
+        Some(route) if route.way != Way::Local as u8 => Place::Remote(route),
+        Some(route) if route.kind == RouteKind::Pods as u8 => Place::OwnBlock,
+        Some(_) => Place::OwnNode,
+    }
+}
+
+/// The pod of this node that has an address.
+#[inline(always)]
+pub fn endpoint(address: &Addr) -> Option<&'static Endpoint> {
+    // SAFETY: the memory stays mapped for the whole run of a program. Should the entry be given to
+    // another address meanwhile, one packet is misled to a pod of the same node, which refuses it.
+    unsafe { ENDPOINTS.get(*address) }
+}
+
+/// The block or node address that covers an address.
+#[inline(always)]
+pub fn route(address: &Addr) -> Option<&'static Route> {
+    for prefix_len in config()?.prefix_lens {
+        if prefix_len == 0 {
+            break;
+        }
+        let prefix_len = u32::from(prefix_len);
+        if let Some(route) = exact(prefix_len, address.masked(prefix_len)) {
+            return Some(route);
+        }
+    }
+    None
+}
+
+/// The node address that is exactly this.
+#[inline(always)]
+pub fn node(address: &Addr) -> Option<&'static Route> {
+    exact(128, *address).filter(|route| route.kind == RouteKind::Node as u8)
+}
+
+/// The node's configuration. `None` never happens: an array has its entries.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+#[inline(always)]
+fn exact(prefix_len: u32, addr: Addr) -> Option<&'static Route> {
+    // SAFETY: as in `endpoint`; routes change with nodes, not with pods.
+    unsafe { ROUTES.get(RouteKey { prefix_len, addr }) }
+}

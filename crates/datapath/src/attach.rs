@@ -1,0 +1,172 @@
+//! Programs at devices: attach, replace, detach.
+//!
+//! Nothing is ever detached to be attached again: a program is replaced in place, and no packet goes
+//! by without one.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+};
+
+use nix::net::if_::if_nametoindex;
+use tombolo_abi::Hook;
+
+use crate::{
+    Error, Result,
+    bpf::{
+        self,
+        link::{self, Direction},
+    },
+    clsact,
+    pins::unpin,
+};
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// By tcx where the kernel has it (Linux 6.6), else by clsact.
+    #[default]
+    Auto,
+    /// By tcx links.
+    Tcx,
+    /// By filters of a clsact qdisc.
+    Clsact,
+}
+
+impl Attach {
+    /// Whether this is tcx, on this kernel.
+    pub fn is_tcx(self) -> bool {
+        match self {
+            Self::Auto => link::is_supported(),
+            Self::Tcx => true,
+            Self::Clsact => false,
+        }
+    }
+}
+
+/// A program and where it goes.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// Which program it is.
+    pub hook: Hook,
+    /// The program.
+    pub program: BorrowedFd<'a>,
+    /// The device's name.
+    pub device: &'a str,
+    /// The device's index.
+    pub ifindex: u32,
+    /// Where what attaches it is pinned.
+    pub pin: &'a Path,
+}
+
+/// Which packets a hook's program sees.
+const fn direction(hook: Hook) -> Direction {
+    match hook {
+        Hook::FromPod | Hook::FromOverlay | Hook::FromUplink => Direction::Ingress,
+        Hook::ToPod | Hook::ToOverlay | Hook::ToUplink => Direction::Egress,
+    }
+}
+
+impl Target<'_> {
+    fn error(&self, what: &'static str, source: io::Error) -> Error {
+        failed(what, self.hook, self.device, source)
+    }
+
+    /// Attaches the program, or replaces the one that is there.
+    pub fn attach(&self, tcx: bool) -> Result<()> {
+        if self.replace(Some(self.ifindex))? {
+            return Ok(());
+        }
+        if tcx {
+            let link = link::create(self.program, self.ifindex, direction(self.hook))
+                .map_err(|e| self.error("attach", e))?;
+            self.pin(link.as_fd())
+        } else {
+            clsact::attach(self.program, self.ifindex, direction(self.hook))
+                .map_err(|e| self.error("attach", e))?;
+            self.pin(self.program)
+        }
+    }
+
+    /// Replaces the program where one is attached. `false`: none is, and what was pinned of a device
+    /// that is gone (or, with `ifindex`, of another) is removed.
+    pub fn replace(&self, ifindex: Option<u32>) -> Result<bool> {
+        if !self.pin.exists() {
+            return Ok(false);
+        }
+        let pinned = bpf::open(self.pin, false).map_err(|source| Error::Pin {
+            what: "open",
+            path: self.pin.to_owned(),
+            source,
+        })?;
+        if let Some(state) = link::state(pinned.as_fd()) {
+            if state.ifindex == 0 || ifindex.is_some_and(|wanted| wanted != state.ifindex) {
+                unpin(self.pin)?;
+                return Ok(false);
+            }
+            let program = bpf::program::id(self.program).map_err(|e| self.error("replace", e))?;
+            if program != state.program {
+                link::update(pinned.as_fd(), self.program).map_err(|e| self.error("replace", e))?;
+            }
+            return Ok(true);
+        }
+        // The program of a filter: the device has it as long as it has the filter.
+        let at = ifindex.or_else(|| if_nametoindex(self.device).ok());
+        let direction = direction(self.hook);
+        let Some(at) = at.filter(|at| clsact::is_attached(*at, direction).unwrap_or(false)) else {
+            unpin(self.pin)?;
+            return Ok(false);
+        };
+        clsact::attach(self.program, at, direction).map_err(|e| self.error("replace", e))?;
+        unpin(self.pin)?;
+        self.pin(self.program)?;
+        Ok(true)
+    }
+
+    fn pin(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        bpf::pin(fd, self.pin).map_err(|source| Error::Pin {
+            what: "pin",
+            path: self.pin.to_owned(),
+            source,
+        })
+    }
+}
+
+/// Detaches what is pinned there; fine if the device is gone.
+pub fn detach(device: &str, hook: Hook, pin: &Path) -> Result<()> {
+    let pinned = match bpf::open(pin, false) {
+        Ok(pinned) => pinned,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(Error::Pin {
+                what: "open",
+                path: pin.to_owned(),
+                source,
+            });
+        }
+    };
+    if link::state(pinned.as_fd()).is_none()
+        && let Ok(ifindex) = if_nametoindex(device)
+    {
+        clsact::detach(ifindex, direction(hook)).map_err(|e| failed("detach", hook, device, e))?;
+    }
+    // A link is detached when the last who holds it lets go.
+    unpin(pin)
+}
+
+fn failed(what: &'static str, hook: Hook, device: &str, source: io::Error) -> Error {
+    let hint = match source.raw_os_error() {
+        Some(libc::ENODEV) => ": the device is gone, or is in another network namespace",
+        Some(libc::EINVAL) => ": does the kernel have tcx (Linux 6.6)? `--attach clsact` does without",
+        Some(libc::EPERM) => ": this needs root, or CAP_BPF and CAP_NET_ADMIN",
+        _ => "",
+    };
+    Error::Attach {
+        what,
+        hook: hook.word(),
+        device: device.to_owned(),
+        source,
+        hint,
+    }
+}

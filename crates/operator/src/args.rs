@@ -1,0 +1,9 @@
+use std::path::PathBuf;
+
+/// Hand out node indexes and blocks of pod addresses.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How to reach the API server; left out: as a pod of its cluster
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
