@@ -53,10 +53,7 @@ impl Endpoints {
         let pod = self.open_namespace(Path::new(&request.netns))?;
         let settings = self.settings()?;
         let _turn = self.turns.take(&owner);
-        refuse_existing(&pod, &owner)?;
-        if let Some(held) = self.store.get(&owner).map_err(store)? {
-            return Err(store(StoreError::AlreadyAllocated { held: Box::new(held) }));
-        }
+        self.refuse_existing(&pod, &owner)?;
 
         self.journal
             .begin(&owner)
@@ -188,6 +185,24 @@ impl Endpoints {
         Ok(())
     }
 
+    /// Before anything is changed: CNI has ADD fail where the interface exists.
+    fn refuse_existing(&self, pod: &Namespace, owner: &Owner) -> Result<(), CniError> {
+        if let Some(held) = self.store.get(owner).map_err(store)? {
+            return Err(store(StoreError::AlreadyAllocated { held: Box::new(held) }));
+        }
+        let link = |name: &str| Netlink::open()?.link(name);
+        let in_pod = pod
+            .run(|| link(&owner.ifname))
+            .and_then(|found| found)
+            .map_err(kernel)?;
+        let host_name = host_link_name(&owner.container_id, &owner.ifname);
+        let on_host = link(&host_name).map_err(kernel)?;
+        if in_pod.is_none() && on_host.is_none() {
+            return Ok(());
+        }
+        Err(exists_already(owner, &host_name))
+    }
+
     fn open_namespace(&self, path: &Path) -> Result<Namespace, CniError> {
         let text = path.to_string_lossy();
         let unusable =
@@ -274,29 +289,13 @@ fn pod_mac(owner: &Owner) -> Mac {
     [a & 0xfc | 0x02, b, c, d, e, f]
 }
 
-/// Before anything is changed: CNI has ADD fail where the interface exists.
-fn refuse_existing(pod: &Namespace, owner: &Owner) -> Result<(), CniError> {
-    let found = pod
-        .run(|| Netlink::open()?.link(&owner.ifname))
-        .and_then(|found| found)
-        .map_err(kernel)?;
-    match found {
-        Some(_) => Err(CniError::new(
-            code::EXISTS,
-            format!("interface {} exists in the pod already", owner.ifname),
-            format!("{owner}: a DEL must come between two ADDs; nothing was changed"),
-        )),
-        None => Ok(()),
-    }
-}
-
 fn exists_already(owner: &Owner, host_name: &str) -> CniError {
+    let ifname = &owner.ifname;
     CniError::new(
         code::EXISTS,
-        "the pod's link exists already",
+        format!("interface {ifname} exists in the pod, or its other side {host_name} on the node"),
         format!(
-            "{owner}: either {host_name} exists on the node and is not this agent's, or {} appeared in the pod just now; remove it and try again",
-            owner.ifname
+            "{owner}: a DEL must come between two ADDs, and nobody else may use these names; nothing was changed"
         ),
     )
 }
