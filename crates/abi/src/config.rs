@@ -12,9 +12,10 @@ pub struct Config {
     pub node: u32,
     /// The overlay device's interface index; 0 where there is no overlay.
     pub overlay_ifindex: u32,
-    /// Source of ICMP errors to IPv4 pods; unspecified: the gateway's address is used.
+    /// Source of ICMP errors to IPv4 senders: an address of this node, or other nodes refuse what comes
+    /// through the overlay. Unspecified: the gateway's address is used, which own pods take.
     pub icmp_source_v4: Addr,
-    /// Source of ICMPv6 errors to IPv6 pods; unspecified: the gateway's address is used.
+    /// Source of ICMPv6 errors to IPv6 senders, as `icmp_source_v4`.
     pub icmp_source_v6: Addr,
     /// Prefix lengths (in bits of the 16 bytes, so an IPv4 /24 is 120) that exist in `ROUTES`, most
     /// looked-up first; the first 0 ends the list. Blocks and node addresses never overlap, so the

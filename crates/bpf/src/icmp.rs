@@ -2,7 +2,10 @@
 //!
 //! The packet in hand becomes the answer, and leaves the way any packet to its sender would.
 
-use aya_ebpf::helpers::{bpf_csum_diff, bpf_ktime_get_ns, bpf_redirect, bpf_skb_load_bytes};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT},
+    helpers::{bpf_csum_diff, bpf_ktime_get_ns, bpf_redirect, bpf_skb_load_bytes},
+};
 use tombolo_abi::{Addr, Config, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Outcome};
 
 use crate::{
@@ -79,17 +82,25 @@ pub fn answer(skb: Skb, packet: &Packet, error: Error, reason: Outcome) -> Verdi
         Error::TimeExceeded => 0,
         Error::TooBig { mtu } => mtu,
     };
-    match turn_back(skb, packet, mtu) {
-        None => reason.into(),
-        Some(action) => Verdict {
-            action,
-            outcome: reason,
-        },
+    Verdict {
+        action: icmp_answer(skb.as_ptr(), packet, mtu),
+        outcome: reason,
     }
 }
 
-/// Out of line: it is rare, and needs a stack of its own.
+/// A function of its own, with a public name: the verifier looks at such a one once, and not again
+/// for each of the places that call it. Returns the action.
+#[unsafe(no_mangle)]
 #[inline(never)]
+pub extern "C" fn icmp_answer(context: *mut __sk_buff, packet: *const Packet, mtu: u32) -> i32 {
+    // SAFETY: it is called with a reference. The verifier, which looks at it alone, wants it tested.
+    match unsafe { packet.as_ref() } {
+        Some(packet) => turn_back(Skb::new(context), packet, mtu).unwrap_or(TC_ACT_SHOT),
+        None => TC_ACT_SHOT,
+    }
+}
+
+#[inline(always)]
 fn turn_back(skb: Skb, packet: &Packet, mtu: u32) -> Option<i32> {
     if !may_answer(skb, packet) || !take_token() {
         return None;
@@ -251,17 +262,25 @@ unsafe fn write_icmp(scratch: *mut u8, kind: u8, code: u8, mtu: u32, quoted: u32
         // IPv4 has 16 bits for it, with zeros before (RFC 1191, section 4).
         icmp.add(4).cast::<[u8; 4]>().write(mtu.to_be_bytes());
         let words = (ICMP_LEN as u32 + quoted + 3) & !3;
-        let mut total = seed;
-        for part in 0..3 {
-            let begin = part * SUM_MAX;
-            if words > begin {
-                let Some(len) = bounded((words - begin).min(SUM_MAX), SUM_MAX) else {
-                    return;
-                };
-                total = sum(icmp.add(begin as usize), len & !3, total);
-            }
-        }
+        let total = sum_part::<0>(icmp, words, seed);
+        let total = sum_part::<{ SUM_MAX }>(icmp, words, total);
+        let total = sum_part::<{ 2 * SUM_MAX }>(icmp, words, total);
         icmp.add(2).cast::<u16>().write_unaligned(folded(total));
+    }
+}
+
+/// Adds what one call sums up, from `BEGIN` on, of a message of `len` bytes. Each part has limits of
+/// its own, which the verifier has to see as constants.
+///
+/// # Safety
+/// `icmp` must be valid for the longest message.
+#[inline(always)]
+unsafe fn sum_part<const BEGIN: u32>(icmp: *mut u8, len: u32, seed: u32) -> u32 {
+    let most = (ICMP_LEN as u32 + QUOTE_V6 - BEGIN).min(SUM_MAX);
+    match bounded(len.saturating_sub(BEGIN).min(most), most) {
+        // SAFETY: as the caller promises.
+        Some(len) => unsafe { sum(icmp.add(BEGIN as usize), len & !3, seed) },
+        None => seed,
     }
 }
 

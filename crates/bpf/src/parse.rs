@@ -1,5 +1,6 @@
 //! From bytes to a [`Packet`]: all that later stages know of the headers.
 
+use aya_ebpf::bindings::__sk_buff;
 use tombolo_abi::{Addr, Outcome};
 
 use crate::skb::{ETH_LEN, Skb};
@@ -96,7 +97,8 @@ pub struct Ipv6Header {
     pub destination: [u16; 8],
 }
 
-/// What the headers say.
+/// What the headers say. No padding: before Linux 6.3 a function may not be handed any.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Packet {
     /// Source address.
@@ -117,7 +119,11 @@ pub struct Packet {
     pub dont_fragment: bool,
     /// A fragment past the first: it has no transport header.
     pub later_fragment: bool,
+    /// Zero.
+    pub pad: [u8; 3],
 }
+
+const _: () = assert!(size_of::<Packet>() == 48);
 
 impl Packet {
     /// Reads the headers.
@@ -163,6 +169,7 @@ fn parse_v4(skb: Skb) -> Result<Packet, Outcome> {
         v4: true,
         dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
         later_fragment: ip.fragment & OFFSET_V4 != 0,
+        pad: [0; 3],
     })
 }
 
@@ -186,12 +193,13 @@ fn parse_v6(skb: Skb) -> Result<Packet, Outcome> {
         v4: false,
         dont_fragment: true,
         later_fragment: false,
+        pad: [0; 3],
     };
     if packet.source.is_v4() || packet.destination.is_v4() {
         return Err(Outcome::MappedAddress);
     }
-    if is_extension(packet.protocol) {
-        walk_extensions(skb, &mut packet)?;
+    if is_extension(packet.protocol) && ipv6_extensions(skb.as_ptr(), &raw mut packet) == 0 {
+        return Err(Outcome::Malformed);
     }
     Ok(packet)
 }
@@ -206,12 +214,24 @@ const fn is_extension(next_header: u8) -> bool {
     )
 }
 
-/// Moves `transport` and `protocol` past the extension headers. The first fragment holds them all
-/// (RFC 7112, section 5), or it is malformed; a later one has none to walk.
+/// Moves `transport` and `protocol` past the extension headers; 0: they are malformed. Public by name,
+/// so that the verifier looks at it once, and not at what follows for each number of headers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ipv6_extensions(context: *mut __sk_buff, packet: *mut Packet) -> i32 {
+    // SAFETY: it is called with a reference. The verifier, which looks at it alone, wants it tested.
+    match unsafe { packet.as_mut() } {
+        Some(packet) => i32::from(walk_extensions(Skb::new(context), packet).is_some()),
+        None => 0,
+    }
+}
+
+/// The first fragment holds all extension headers (RFC 7112, section 5), or it is malformed; a later
+/// one has none to walk.
 #[inline(always)]
-fn walk_extensions(skb: Skb, packet: &mut Packet) -> Result<(), Outcome> {
+fn walk_extensions(skb: Skb, packet: &mut Packet) -> Option<()> {
     for _ in 0..MAX_EXTENSIONS {
-        let [next, len, hi, lo] = skb.load::<[u8; 4]>(packet.transport).ok_or(Outcome::Malformed)?;
+        let [next, len, hi, lo] = skb.load::<[u8; 4]>(packet.transport)?;
         let is_fragment = packet.protocol == protocol::extension::FRAGMENT;
         packet.transport += match packet.protocol {
             protocol::extension::FRAGMENT => 8,
@@ -221,17 +241,13 @@ fn walk_extensions(skb: Skb, packet: &mut Packet) -> Result<(), Outcome> {
         packet.protocol = next;
         if is_fragment && u16::from_ne_bytes([hi, lo]) & OFFSET_V6 != 0 {
             packet.later_fragment = true;
-            return Ok(());
+            return Some(());
         }
         if !is_extension(next) {
-            return if packet.transport <= skb.len() {
-                Ok(())
-            } else {
-                Err(Outcome::Malformed)
-            };
+            return (packet.transport <= skb.len()).then_some(());
         }
     }
-    Err(Outcome::Malformed)
+    None
 }
 
 /// Two halves of a word, as they lie in memory.

@@ -7,6 +7,18 @@ use tombolo_abi::{Addr, Config, Endpoint, Route, RouteKey, RouteKind, Way};
 
 use crate::maps::{CONFIG, ENDPOINTS, ROUTES};
 
+/// The mask of every prefix length, and of what one byte could hold beyond. Computing one takes a dozen branches, which the verifier follows
+/// for every block size at every look-up.
+static MASKS: [Addr; 256] = {
+    let mut masks = [Addr::UNSPECIFIED; 256];
+    let mut len = 0;
+    while len < masks.len() {
+        masks[len] = Addr([u32::MAX; 4]).masked(len as u32);
+        len += 1;
+    }
+    masks
+};
+
 /// Where an address is.
 pub enum Place {
     /// A pod of this node.
@@ -50,8 +62,15 @@ pub fn route(address: &Addr) -> Option<&'static Route> {
         if prefix_len == 0 {
             break;
         }
-        let prefix_len = u32::from(prefix_len);
-        if let Some(route) = exact(prefix_len, address.masked(prefix_len)) {
+        let Addr(mask) = MASKS[usize::from(prefix_len)];
+        let Addr(words) = address;
+        let block = Addr([
+            words[0] & mask[0],
+            words[1] & mask[1],
+            words[2] & mask[2],
+            words[3] & mask[3],
+        ]);
+        if let Some(route) = exact(u32::from(prefix_len), block) {
             return Some(route);
         }
     }

@@ -45,8 +45,8 @@ pub const STATUS_PATH: &str = "/v1/status";
 
 /// The path of one endpoint.
 ///
-/// Both parts have passed `ContainerId` and
-/// `InterfaceName`, but an interface name may hold bytes that a path may
+/// Both parts have passed [`ContainerId`](crate::ContainerId) and
+/// [`InterfaceName`](crate::InterfaceName), but an interface name may hold bytes that a path may
 /// not, so it is percent-encoded (RFC 3986, section 2.1); [`decode_path_segment`] reverses it.
 pub fn endpoint_path(container_id: &str, if_name: &str) -> String {
     format!(
@@ -163,7 +163,7 @@ pub struct PodRoute {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorBody {
-    /// A CNI error code .
+    /// A CNI error code, of [`crate::error::code`].
     pub code: u32,
     /// What failed, in one short line.
     pub msg: String,

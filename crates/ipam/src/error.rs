@@ -159,7 +159,8 @@ pub enum Error {
         reason: String,
     },
     /// The disk refused. Nothing of the change stays in memory; the store is read anew from disk
-    /// before it is used again.
+    /// before it is used again. Should the commit have failed in its very last step, the change
+    /// may be found there then: release the owner, which is right in either case.
     #[error(
         "the address store {} could not be read or written: {source}; \
          see that its disk is not full and not mounted read-only",

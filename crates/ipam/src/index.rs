@@ -373,3 +373,7 @@ impl Freed {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

@@ -14,7 +14,7 @@
 //! | --- | --- |
 //! | `index.rs` | which address is in use, rests, or comes next. Pure: time is an argument, and each change comes back as rows to write |
 //! | `disk.rs` | rows to and from one redb file; a write is all or nothing and ends with fdatasync |
-//! | `store.rs` | locks the index, gathers the rows of calls that run at once, writes them in one commit, and answers when they are on the disk |
+//! | `store.rs` | locks the index, gathers the rows of calls that run at once, writes them in one commit on a thread of its own, and answers when they are on the disk |
 //!
 //! Rules that hold throughout:
 //!
@@ -44,4 +44,4 @@ pub use block::BlockUsage;
 pub use error::{Error, PoolFault, Result};
 pub use family::Family;
 pub use pool::{Pool, next_block, validate};
-pub use store::AddressStore;
+pub use store::{AddressStore, Pending};

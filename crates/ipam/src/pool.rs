@@ -92,7 +92,9 @@ fn lowest_free(pool: &Pool, taken: &BTreeSet<IpNet>) -> Option<IpNet> {
 
     let last = number(pool.cidr.broadcast());
     // One less than the size of a block, so that a block of every address is no special case.
-    let span = (1u128 << (family.bits() - pool.block_size)).wrapping_sub(1);
+    let span = u128::MAX
+        .checked_shr((128 - (family.bits() - pool.block_size)).into())
+        .unwrap_or(0);
     let mut start = number(pool.cidr.network());
     for (from, to) in ranges {
         if from > start + span {

@@ -11,6 +11,7 @@ use crate::{
     parse::Packet,
     resolve::{Place, resolve},
     skb::Skb,
+    spoof,
     verdict::Verdict,
 };
 
@@ -39,6 +40,8 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
             Ok(Verdict::pass(Outcome::Encapsulated))
         }
         Place::OwnBlock => Err(Outcome::UnknownEndpoint.into()),
-        _ => Err(Outcome::NoRoute.into()),
+        _ if spoof::is_routable(&packet.destination) => Err(Outcome::NoRoute.into()),
+        // What every stack says to its links.
+        _ => Err(Outcome::NotRoutable.into()),
     }
 }

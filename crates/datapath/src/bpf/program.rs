@@ -13,6 +13,9 @@ use super::{Command, address, call, call_fd, info, object_name, raw};
 /// `BPF_PROG_TYPE_SCHED_CLS`.
 const SCHED_CLS: u32 = 3;
 
+/// How often a load is tried again that was interrupted.
+const INTERRUPTIONS: usize = 20;
+
 /// A table of records that go with the instructions.
 #[derive(Clone, Copy)]
 pub struct Records<'a> {
@@ -99,8 +102,15 @@ fn load_with(code: &Code<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
         request.log = address(log.as_mut_ptr());
         request.log_size = log.len() as u32;
     }
-    // SAFETY: all slices live on and have the lengths that are told.
-    unsafe { call_fd(Command::ProgLoad, &mut request) }
+    for _ in 0..INTERRUPTIONS {
+        // SAFETY: all slices live on and have the lengths that are told.
+        match unsafe { call_fd(Command::ProgLoad, &mut request) } {
+            // The verifier stops when a signal comes.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            outcome => return outcome,
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
 }
 
 #[repr(C)]

@@ -1,0 +1,232 @@
+//! Frames by hand: what a library would not let one get wrong.
+
+use std::net::IpAddr;
+
+use tombolo_abi::GATEWAY_MAC;
+
+pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
+
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMP: u8 = 1;
+pub const ICMPV6: u8 = 58;
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A packet to be: its fields can be set before it is built.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub destination_mac: [u8; 6],
+    pub source_mac: [u8; 6],
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ttl: u8,
+    pub protocol: u8,
+    pub payload: Vec<u8>,
+    pub dont_fragment: bool,
+    /// In bytes.
+    pub fragment_offset: u16,
+}
+
+impl Frame {
+    /// A UDP packet, from a pod by its looks.
+    pub fn udp(source: &str, destination: &str) -> Self {
+        let mut payload = vec![0x12, 0x34, 0, 53, 0, 12, 0, 0];
+        payload.extend(b"data");
+        Self {
+            destination_mac: GATEWAY_MAC,
+            source_mac: POD_MAC,
+            source: ip(source),
+            destination: ip(destination),
+            ttl: 64,
+            protocol: UDP,
+            payload,
+            dont_fragment: false,
+            fragment_offset: 0,
+        }
+    }
+
+    /// Of this many bytes from the IP header on.
+    pub fn sized(mut self, size: usize) -> Self {
+        let header = if self.source.is_ipv4() { 20 } else { 40 };
+        self.payload.resize(size - header, b'x');
+        self
+    }
+
+    pub fn ttl(self, ttl: u8) -> Self {
+        Self { ttl, ..self }
+    }
+
+    pub fn dont_fragment(self) -> Self {
+        Self {
+            dont_fragment: true,
+            ..self
+        }
+    }
+
+    pub fn protocol(self, protocol: u8, payload: &[u8]) -> Self {
+        Self {
+            protocol,
+            payload: payload.to_vec(),
+            ..self
+        }
+    }
+
+    /// An ICMP message of either family.
+    pub fn icmp(self, v4_type: u8, v6_type: u8) -> Self {
+        let (protocol, kind) = if self.source.is_ipv4() {
+            (ICMP, v4_type)
+        } else {
+            (ICMPV6, v6_type)
+        };
+        self.protocol(protocol, &[kind, 0, 0, 0, 0, 7, 0, 1])
+    }
+
+    /// An IPv6 extension header of eight bytes before what is there.
+    pub fn extended(mut self, header: u8) -> Self {
+        let mut payload = vec![self.protocol, 0, 0, 0, 0, 0, 0, 0];
+        payload.append(&mut self.payload);
+        self.protocol(header, &payload)
+    }
+
+    pub fn with_mac(self, source_mac: [u8; 6]) -> Self {
+        Self { source_mac, ..self }
+    }
+
+    /// With its UDP checksum filled in, so that a socket takes it.
+    pub fn summed(mut self) -> Self {
+        let octets = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        let len = (self.payload.len() as u16).to_be_bytes();
+        self.payload[4..6].copy_from_slice(&len);
+        self.payload[6..8].fill(0);
+        let pseudo = [
+            octets(self.source),
+            octets(self.destination),
+            vec![0, UDP],
+            len.to_vec(),
+        ]
+        .concat();
+        let sum = checksum(&[&pseudo, &self.payload]);
+        self.payload[6..8].copy_from_slice(&sum.to_be_bytes());
+        self
+    }
+
+    /// The fragment at an offset, in bytes.
+    pub fn fragment(mut self, offset: u16) -> Self {
+        if self.source.is_ipv4() {
+            self.fragment_offset = offset;
+            return self;
+        }
+        let [hi, lo] = (offset | 1).to_be_bytes();
+        let mut payload = vec![self.protocol, 0, hi, lo, 0, 0, 0, 9];
+        payload.append(&mut self.payload);
+        self.protocol(44, &payload)
+    }
+
+    /// The bytes on the wire.
+    pub fn build(&self) -> Vec<u8> {
+        let mut bytes = [self.destination_mac, self.source_mac].concat();
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                bytes.extend([8, 0, 0x45, 0]);
+                bytes.extend((20 + self.payload.len() as u16).to_be_bytes());
+                let flags = if self.dont_fragment { 0x4000 } else { 0 };
+                let fragment = flags | (self.fragment_offset / 8);
+                bytes.extend([0, 1]);
+                bytes.extend(u16::to_be_bytes(fragment));
+                bytes.extend([self.ttl, self.protocol, 0, 0]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+                let sum = checksum(&[&bytes[14..34]]);
+                bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                bytes.extend((self.payload.len() as u16).to_be_bytes());
+                bytes.extend([self.protocol, self.ttl]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+            }
+            _ => panic!("one family"),
+        }
+        bytes.extend(&self.payload);
+        bytes
+    }
+}
+
+/// The checksum of some bytes (RFC 1071); 0 of bytes that hold their own.
+pub fn checksum(parts: &[&[u8]]) -> u16 {
+    let bytes = parts.concat();
+    let words = bytes
+        .chunks(2)
+        .map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0)));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(((sum & 0xffff) + (sum >> 16)) as u16)
+}
+
+/// What an ICMP error says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct IcmpError {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub kind: u8,
+    pub code: u8,
+    pub mtu: u32,
+    /// From the IP header on.
+    pub quote: Vec<u8>,
+}
+
+impl IcmpError {
+    /// Reads a frame, and checks everything in it that can be checked.
+    pub fn read(frame: &[u8]) -> Self {
+        let body = &frame[14..];
+        let (source, destination, icmp) = if frame[12..14] == [8, 0] {
+            assert_eq!(body[0], 0x45);
+            assert_eq!(
+                usize::from(u16::from_be_bytes([body[2], body[3]])),
+                body.len(),
+                "total length"
+            );
+            assert_eq!(checksum(&[&body[..20]]), 0, "header checksum");
+            assert_eq!(body[9], ICMP);
+            assert!(body.len() <= 576);
+            let source: [u8; 4] = body[12..16].try_into().unwrap();
+            let destination: [u8; 4] = body[16..20].try_into().unwrap();
+            assert_eq!(checksum(&[&body[20..]]), 0, "ICMP checksum");
+            (source.into(), destination.into(), &body[20..])
+        } else {
+            assert_eq!(frame[12..14], [0x86, 0xdd]);
+            assert_eq!(body[0], 0x60);
+            assert_eq!(
+                usize::from(u16::from_be_bytes([body[4], body[5]])),
+                body.len() - 40,
+                "payload length"
+            );
+            assert_eq!(body[6], ICMPV6);
+            assert!(body.len() <= 1280);
+            let source: [u8; 16] = body[8..24].try_into().unwrap();
+            let destination: [u8; 16] = body[24..40].try_into().unwrap();
+            let len = (body.len() as u32 - 40).to_be_bytes();
+            assert_eq!(
+                checksum(&[&body[8..40], &len, &[0, 0, 0, ICMPV6], &body[40..]]),
+                0,
+                "ICMPv6 checksum"
+            );
+            (source.into(), destination.into(), &body[40..])
+        };
+        Self {
+            source,
+            destination,
+            kind: icmp[0],
+            code: icmp[1],
+            mtu: u32::from_be_bytes(icmp[4..8].try_into().unwrap()),
+            quote: icmp[8..].to_vec(),
+        }
+    }
+}

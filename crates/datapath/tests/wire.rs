@@ -1,0 +1,560 @@
+//! Real frames on real devices: what a test run cannot carry, and what arrives where.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{SocketAddr, UdpSocket},
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::Duration,
+};
+
+use common::{
+    bed::{Bed, Other, eventually, ifindex, run},
+    cluster::{Cluster, FAMILIES, Family, MTU, V4, V6},
+    frame::{Frame, IcmpError, ip},
+};
+use tombolo_abi::{Hook, Outcome};
+use tombolo_datapath::Attach;
+
+const VXLAN_PORT: u16 = 8472;
+
+/// A node with two pods, and at the other end of its uplink a namespace that plays everybody else.
+struct Node {
+    cluster: Cluster,
+    pod_a: Other,
+    pod_b: Other,
+    wire: Other,
+    _bed: Bed,
+}
+
+impl Node {
+    fn new(attach: Attach) -> Self {
+        let bed = Bed::new();
+        let (pod_a, pod_b, wire) = (Other::new(), Other::new(), Other::new());
+        for key in ["net.ipv4.conf.all.forwarding", "net.ipv6.conf.all.forwarding"] {
+            run(&format!("sysctl -q -w {key}=1"));
+        }
+        let gateway = "02:74:6f:6d:62:01";
+        for (link, pod, mac, a) in [
+            (
+                "tmba",
+                &pod_a,
+                "02:00:00:00:00:0a",
+                ["10.244.1.5", "fd00:10:244:1::5"],
+            ),
+            (
+                "tmbb",
+                &pod_b,
+                "02:00:00:00:00:0b",
+                ["10.244.1.6", "fd00:10:244:1::6"],
+            ),
+        ] {
+            run(&format!(
+                "ip link add {link} mtu {MTU} address {gateway} type veth peer name eth0 mtu {MTU} address {mac} netns {}",
+                pod.tid
+            ));
+            run(&format!("ip link set {link} addrgenmode none up"));
+            for address in a {
+                run(&format!("ip route add {address} dev {link}"));
+                run(&format!(
+                    "ip neigh add {address} lladdr {mac} dev {link} nud permanent"
+                ));
+                pod.run(move || run(&format!("ip addr add {address} dev eth0 nodad")));
+            }
+            pod.commands(&[
+                "ip link set eth0 addrgenmode none up",
+                "ip neigh add 169.254.1.1 lladdr 02:74:6f:6d:62:01 dev eth0 nud permanent",
+                "ip neigh add fe80::1 lladdr 02:74:6f:6d:62:01 dev eth0 nud permanent",
+                "ip route add 169.254.1.1 dev eth0 scope link",
+                "ip route add default via 169.254.1.1 dev eth0",
+                "ip -6 route add fe80::1 dev eth0",
+                "ip -6 route add default via fe80::1 dev eth0",
+            ]);
+        }
+        run(&format!(
+            "ip link add up0 address 02:00:00:00:01:00 type veth peer name wire0 address 02:00:00:00:02:00 netns {}",
+            wire.tid
+        ));
+        run("ip addr add 172.20.1.11/24 dev up0");
+        run("ip -6 addr add fd00:20:1::11/64 dev up0 nodad");
+        run("ip link set up0 up");
+        wire.commands(&[
+            "ip addr add 172.20.1.1/24 dev wire0",
+            "ip addr add 172.20.1.12/24 dev wire0",
+            "ip -6 addr add fd00:20:1::1/64 dev wire0 nodad",
+            "ip -6 addr add fd00:20:1::12/64 dev wire0 nodad",
+            "ip link set wire0 up",
+            "ip addr add 172.20.2.13/32 dev lo",
+            "ip addr add 172.20.9.9/32 dev lo",
+            "ip -6 addr add fd00:20:2::13/128 dev lo nodad",
+            "ip addr add 10.244.2.5/32 dev lo",
+            "ip -6 addr add fd00:10:244:2::5/128 dev lo nodad",
+            "ip route add 10.244.1.0/24 via 172.20.1.11 src 10.244.2.5",
+            "ip -6 route add fd00:10:244:1::/112 via fd00:20:1::11 src fd00:10:244:2::5",
+        ]);
+        run("ip route add 172.20.0.0/16 via 172.20.1.1");
+        run("ip -6 route add fd00:20::/32 via fd00:20:1::1");
+        run(&format!(
+            "ip link add tombolo_vxlan mtu {MTU} type vxlan external dstport {VXLAN_PORT} nolearning udp6zerocsumrx"
+        ));
+        run("ip link set tombolo_vxlan arp off addrgenmode none up");
+        run("ip route add 10.244.0.0/16 dev tombolo_vxlan src 172.20.1.11");
+        run("ip -6 route add fd00:10:244::/48 dev tombolo_vxlan src fd00:20:1::11");
+        let cluster = Cluster::on_devices(bed.load_with(attach));
+        let datapath = &cluster.datapath;
+        for (device, hooks) in [
+            ("tmba", [Hook::FromPod, Hook::ToPod]),
+            ("tmbb", [Hook::FromPod, Hook::ToPod]),
+            ("tombolo_vxlan", [Hook::FromOverlay, Hook::ToOverlay]),
+            ("up0", [Hook::FromUplink, Hook::ToUplink]),
+        ] {
+            for hook in hooks {
+                datapath.attach(hook, device, ifindex(device)).unwrap();
+            }
+        }
+        // The wire's own MAC is node 2's.
+        let key = tombolo_abi::MacKey {
+            node: 2,
+            mac: [2, 0, 0, 0, 2, 0],
+            pad: [0; 2],
+        };
+        datapath.uplink_macs().insert(&key, &1).unwrap();
+        Self {
+            cluster,
+            pod_a,
+            pod_b,
+            wire,
+            _bed: bed,
+        }
+    }
+
+    /// What a hook has counted, but for the multicast reports that every namespace's own stack sends
+    /// when it pleases.
+    fn counted(&self, hook: Hook) -> BTreeMap<Outcome, u64> {
+        let packets = self.cluster.packets().into_iter();
+        packets
+            .filter(|((h, o), _)| *h == hook && *o != Outcome::NotRoutable)
+            .map(|((_, o), n)| (o, n))
+            .collect()
+    }
+
+    /// Does something, and waits until a hook has counted this, and nothing else.
+    #[track_caller]
+    fn expect(&self, hook: Hook, outcome: Outcome, what: &str, act: impl FnOnce()) {
+        let mut wanted = self.counted(hook);
+        *wanted.entry(outcome).or_default() += 1;
+        act();
+        eventually(what, || {
+            let found = self.counted(hook);
+            if found == wanted {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{}: wanted {wanted:?}, found {found:?}\n{}",
+                    hook.word(),
+                    self.cluster.state()
+                ))
+            }
+        });
+    }
+
+    /// Sends a VXLAN frame from an address of the wire to the node.
+    fn send_encapsulated(&self, outer: &str, vni: u32, frame: &[u8]) {
+        let from = ip(outer);
+        let to = if from.is_ipv4() { ip(V4.node) } else { ip(V6.node) };
+        let mut bytes = vec![8, 0, 0, 0];
+        bytes.extend((vni << 8).to_be_bytes());
+        bytes.extend(frame);
+        self.wire.run(move || {
+            let socket = UdpSocket::bind((from, 0)).unwrap();
+            socket.send_to(&bytes, (to, VXLAN_PORT)).unwrap();
+        });
+    }
+}
+
+/// A socket in a namespace, that gives up in the end.
+fn listen(place: &Other, address: &str, port: u16) -> UdpSocket {
+    let address = SocketAddr::new(ip(address), port);
+    place.run(move || timed(UdpSocket::bind(address).unwrap()))
+}
+
+fn timed(socket: UdpSocket) -> UdpSocket {
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+/// The next datagram, and where it came from.
+fn next(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut bytes = vec![0; 65536];
+    let (len, from) = socket.recv_from(&mut bytes).expect("nothing arrived");
+    bytes.truncate(len);
+    (bytes, from)
+}
+
+/// The next inner frame that the wire gets, whoever it is for; it must be of the overlay.
+fn next_inner(socket: &UdpSocket) -> Vec<u8> {
+    let (bytes, _) = next(socket);
+    assert_eq!(bytes[..8], [8, 0, 0, 0, 0, 0, 1, 0], "flags and VNI");
+    bytes[8..].to_vec()
+}
+
+fn outer(f: Family) -> [&'static str; 2] {
+    // Inner and outer family are independent of each other.
+    if f.v4 {
+        [V4.node_3, V6.node_3]
+    } else {
+        [V6.node_3, V4.node_3]
+    }
+}
+
+#[test]
+fn overlay_packets_of_the_nodes_arrive_in_the_pod() {
+    let node = Node::new(Attach::Auto);
+    for f in FAMILIES {
+        let pod = listen(&node.pod_a, f.a, 53);
+        for outer in outer(f) {
+            let frame = Frame::udp(f.pod_3, f.a).summed();
+            node.expect(Hook::FromOverlay, Outcome::Delivered, "delivery", || {
+                node.send_encapsulated(outer, 1, &frame.build());
+            });
+            let (data, from) = next(&pod);
+            assert_eq!((&data[..], from.ip()), (&b"data"[..], ip(f.pod_3)));
+        }
+        // From the node itself.
+        node.expect(Hook::FromOverlay, Outcome::Delivered, "delivery", || {
+            node.send_encapsulated(V4.node_3, 1, &Frame::udp(f.node_3, f.a).summed().build());
+        });
+        assert_eq!(next(&pod).1.ip(), ip(f.node_3));
+        // To the node itself.
+        let here = timed(UdpSocket::bind((ip(f.node), 53)).unwrap());
+        node.expect(Hook::FromOverlay, Outcome::ToStack, "the stack", || {
+            node.send_encapsulated(V4.node_3, 1, &Frame::udp(f.pod_3, f.node).summed().build());
+        });
+        assert_eq!(next(&here).1.ip(), ip(f.pod_3));
+    }
+}
+
+#[test]
+fn overlay_packets_that_must_not_be() {
+    let node = Node::new(Attach::Auto);
+    let refused = |outer: &str, vni: u32, frame: &[u8], reason: Outcome, what: &str| {
+        node.expect(Hook::FromOverlay, reason, what, || {
+            node.send_encapsulated(outer, vni, frame)
+        });
+    };
+    let known = V4.node_3;
+    for f in FAMILIES {
+        let good = Frame::udp(f.pod_3, f.a).summed().build();
+        for stranger in ["172.20.9.9", "172.20.1.1", "fd00:20:1::1"] {
+            refused(stranger, 1, &good, Outcome::UnknownNode, "a stranger");
+        }
+        for vni in [0, 2, 0x100, 0xff_ffff] {
+            refused(known, vni, &good, Outcome::WrongVni, "a VNI");
+        }
+        for source in [f.pod_2, f.node_2, f.b, f.node, f.outside] {
+            let frame = Frame::udp(source, f.a).build();
+            refused(
+                known,
+                1,
+                &frame,
+                Outcome::UnknownNode,
+                "a source that is not that node's",
+            );
+        }
+        refused(
+            known,
+            1,
+            &Frame::udp(f.pod_3, f.nobody).build(),
+            Outcome::UnknownEndpoint,
+            "nobody",
+        );
+        for destination in [f.pod_2, f.pod_3, f.node_2, f.outside] {
+            let frame = Frame::udp(f.pod_3, destination).build();
+            refused(known, 1, &frame, Outcome::NotLocal, "not here");
+        }
+        let header = if f.v4 { 20 } else { 40 };
+        // The kernel's own decapsulation refuses cut headers before any program sees them.
+        for len in [14 + header, 14 + header + 5, good.len() - 1] {
+            refused(
+                known,
+                1,
+                &good[..len],
+                Outcome::Malformed,
+                &format!("cut to {len}"),
+            );
+        }
+        let mut version = good.clone();
+        version[14] ^= 0x20;
+        refused(known, 1, &version, Outcome::Malformed, "a version");
+        let mut arp = good.clone();
+        arp[12..14].copy_from_slice(&[8, 6]);
+        refused(known, 1, &arp, Outcome::NotIp, "ARP");
+    }
+    let mut mapped = Frame::udp(V6.pod_3, V6.a).build();
+    mapped[22..38].copy_from_slice(
+        &"::ffff:10.244.3.5"
+            .parse::<std::net::Ipv6Addr>()
+            .unwrap()
+            .octets(),
+    );
+    refused(known, 1, &mapped, Outcome::MappedAddress, "mapped");
+}
+
+#[test]
+fn errors_about_overlay_packets_go_back_through_the_tunnel() {
+    let node = Node::new(Attach::Auto);
+    let wire = listen(&node.wire, V4.node_3, VXLAN_PORT);
+    for f in FAMILIES {
+        let frame = Frame::udp(f.pod_3, f.a).summed().ttl(1);
+        node.expect(Hook::FromOverlay, Outcome::TtlExceeded, "refusal", || {
+            node.send_encapsulated(V4.node_3, 1, &frame.build());
+        });
+        let error = IcmpError::read(&next_inner(&wire));
+        assert_eq!((error.source, error.destination), (ip(f.node), ip(f.pod_3)));
+        assert_eq!(error.quote, frame.build()[14..]);
+    }
+    assert_eq!(node.counted(Hook::ToOverlay), [(Outcome::Encapsulated, 2)].into());
+}
+
+#[test]
+fn pods_and_the_node_reach_overlay_nodes() {
+    for attach in [Attach::Tcx, Attach::Clsact] {
+        std::thread::spawn(move || {
+            let node = Node::new(attach);
+            let wire = listen(&node.wire, V4.node_3, VXLAN_PORT);
+            for f in FAMILIES {
+                let to = SocketAddr::new(ip(f.pod_3), 9);
+                node.pod_a.run(move || {
+                    UdpSocket::bind((ip(f.a), 99))
+                        .unwrap()
+                        .send_to(b"of a pod", to)
+                        .unwrap()
+                });
+                let inner = next_inner(&wire);
+                assert_eq!(&inner[inner.len() - 8..], b"of a pod");
+                let (ttl, source) = if f.v4 { (22, 26..30) } else { (21, 22..38) };
+                assert_eq!(inner[ttl], 63, "one hop");
+                let wanted = Frame::udp(f.a, f.pod_3).build();
+                assert_eq!(inner[source.clone()], wanted[source.clone()], "its own address");
+                UdpSocket::bind((ip(f.node), 0))
+                    .unwrap()
+                    .send_to(b"of the node", to)
+                    .unwrap();
+                let inner = next_inner(&wire);
+                assert_eq!(&inner[inner.len() - 11..], b"of the node");
+                assert_eq!(
+                    inner[source.clone()],
+                    Frame::udp(f.node, f.pod_3).build()[source],
+                    "its own address"
+                );
+            }
+            assert_eq!(node.counted(Hook::FromPod), [(Outcome::Encapsulated, 2)].into());
+            assert_eq!(node.counted(Hook::ToOverlay), [(Outcome::Encapsulated, 4)].into());
+            assert_eq!(
+                node.counted(Hook::ToUplink).get(&Outcome::Routed),
+                Some(&4),
+                "{}",
+                node.cluster.state()
+            );
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+#[test]
+fn pods_of_one_node_and_of_a_direct_node_see_each_others_addresses() {
+    for attach in [Attach::Tcx, Attach::Clsact] {
+        std::thread::spawn(move || {
+            let node = Node::new(attach);
+            for f in FAMILIES {
+                for (place, address) in [(&node.pod_b, f.b), (&node.wire, f.pod_2)] {
+                    let there = listen(place, address, 7);
+                    let here = listen(&node.pod_a, f.a, 8);
+                    here.send_to(b"ping", (ip(address), 7)).unwrap();
+                    assert_eq!(next(&there), (b"ping".to_vec(), SocketAddr::new(ip(f.a), 8)));
+                    there.send_to(b"pong", (ip(f.a), 8)).unwrap();
+                    assert_eq!(next(&here), (b"pong".to_vec(), SocketAddr::new(ip(address), 7)));
+                }
+                // The node and its pod.
+                let here = listen(&node.pod_a, f.a, 10);
+                let stack = timed(UdpSocket::bind((ip(f.node), 10)).unwrap());
+                stack.send_to(b"probe", (ip(f.a), 10)).unwrap();
+                assert_eq!(next(&here), (b"probe".to_vec(), SocketAddr::new(ip(f.node), 10)));
+                here.send_to(b"alive", (ip(f.node), 10)).unwrap();
+                assert_eq!(next(&stack), (b"alive".to_vec(), SocketAddr::new(ip(f.a), 10)));
+            }
+            // The host's side of the links has transmitted only what the stack sent.
+            assert_eq!(node.counted(Hook::ToPod), [(Outcome::Delivered, 2)].into());
+            let from = node.counted(Hook::FromPod);
+            assert_eq!(
+                (
+                    from[&Outcome::Delivered],
+                    from[&Outcome::Routed],
+                    from[&Outcome::ToStack]
+                ),
+                (4, 2, 2)
+            );
+            assert_eq!(node.counted(Hook::FromUplink)[&Outcome::Delivered], 2);
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_pods_stack_learns_the_mtu_of_the_path() {
+    let node = Node::new(Attach::Auto);
+    for f in FAMILIES {
+        for (key, mut route) in node.cluster.datapath.routes().entries().unwrap() {
+            route.mtu = 1300;
+            node.cluster.datapath.routes().insert(&key, &route).unwrap();
+        }
+        for to in [f.pod_2, f.pod_3] {
+            let socket = listen(&node.pod_a, f.a, 0);
+            socket.connect((ip(to), 9)).unwrap();
+            // Don't fragment, ever: IP_PMTUDISC_DO.
+            let (level, option) = if f.v4 {
+                (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
+            } else {
+                (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+            };
+            set_option(&socket, level, option, libc::IP_PMTUDISC_DO);
+            socket.send(&[0; 1350]).unwrap();
+            eventually("the pod's stack has learnt", || {
+                let to = to.to_owned();
+                let route = node.pod_a.run(move || run(&format!("ip route get {to}")));
+                if route.contains("mtu 1300") {
+                    Ok(())
+                } else {
+                    Err(format!("{route}\n{}", node.cluster.state()))
+                }
+            });
+            let error = socket.send(&[0; 1350]).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+        }
+    }
+}
+
+#[test]
+fn frames_cut_in_their_headers() {
+    let node = Node::new(Attach::Auto);
+    for f in FAMILIES {
+        let frame = Frame::udp(f.a, f.b).build();
+        let header = if f.v4 { 20 } else { 40 };
+        for len in [15, 14 + header / 2, 14 + header - 1] {
+            let bytes = frame[..len].to_vec();
+            node.expect(
+                Hook::FromPod,
+                Outcome::Malformed,
+                &format!("refusal of {len} bytes"),
+                || {
+                    node.pod_a.run(move || send_frame("eth0", &bytes));
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn a_vlan_tag_is_not_ip() {
+    let node = Node::new(Attach::Auto);
+    let mut frame = Frame::udp(V4.a, V4.b).build();
+    frame.splice(12..12, [0x81, 0, 0, 5]);
+    node.expect(Hook::FromPod, Outcome::NotIp, "refusal", || {
+        node.pod_a.run(move || send_frame("eth0", &frame));
+    });
+}
+
+#[test]
+fn an_answer_holds_none_of_its_packets_unfinished_checksum() {
+    let node = Node::new(Attach::Auto);
+    // So that the kernel itself writes the checksum where a packet says that one is missing.
+    finish_checksums_in_software("up0");
+    for f in FAMILIES {
+        let captured = node.wire.run(|| packet_socket("wire0", libc::ETH_P_ALL));
+        let (from, to) = (ip(f.pod_2), ip(f.a));
+        node.wire.run(move || {
+            let socket = UdpSocket::bind((from, 0)).unwrap();
+            let (level, option) = if from.is_ipv4() {
+                (libc::IPPROTO_IP, libc::IP_TTL)
+            } else {
+                (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
+            };
+            set_option(&socket, level, option, 1);
+            socket.send_to(&[7; 400], (to, 9)).unwrap();
+        });
+        eventually("the answer", || {
+            let mut frame = [0; 2048];
+            let flags = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+            let len = nix::sys::socket::recv(captured.as_raw_fd(), &mut frame, flags).unwrap_or(0);
+            let protocol = if f.v4 { 23 } else { 20 };
+            let source = if f.v4 { 26..30 } else { 22..38 };
+            let answer = Frame::udp(f.node, f.pod_2).icmp(11, 3).build();
+            if len < 100 || frame[protocol] != answer[protocol] || frame[source.clone()] != answer[source] {
+                return Err(node.cluster.state());
+            }
+            let error = IcmpError::read(&frame[..len]);
+            assert_eq!((error.source, error.destination), (ip(f.node), ip(f.pod_2)));
+            Ok(())
+        });
+    }
+}
+
+/// Turns the device's checksum offload off.
+fn finish_checksums_in_software(device: &str) {
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    let mut value = [ETHTOOL_STXCSUM, 0];
+    // SAFETY: all zero is a valid request.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // SAFETY: the request and what it names are valid.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+}
+
+fn set_option(socket: &UdpSocket, level: i32, option: i32, value: i32) {
+    // SAFETY: the value is valid for its length.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
+/// Sends a frame as it is.
+fn send_frame(device: &str, frame: &[u8]) {
+    use nix::sys::socket::{MsgFlags, send};
+    let socket = packet_socket(device, 0);
+    assert_eq!(
+        send(socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap(),
+        frame.len()
+    );
+}
+
+/// A socket for whole frames on a device.
+fn packet_socket(device: &str, protocol: i32) -> OwnedFd {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    // SAFETY: all zero is a valid address.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (protocol as u16).to_be();
+    address.sll_ifindex = ifindex(device).cast_signed();
+    // SAFETY: the address is valid for its length.
+    let bound = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as u32,
+        )
+    };
+    assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+    socket
+}
