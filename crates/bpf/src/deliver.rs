@@ -19,7 +19,7 @@ pub enum Entry {
 pub fn deliver(skb: Skb, packet: &Packet, endpoint: &Endpoint, entry: Entry) -> Result<Verdict, Verdict> {
     if entry == Entry::Forwarded {
         ttl::check(skb, packet)?;
-        mtu::check(skb, packet, endpoint.mtu)?;
+        mtu::check(skb, packet, endpoint.mtu, true)?;
     }
     policy::ingress(packet)?;
     if entry == Entry::FromStack {

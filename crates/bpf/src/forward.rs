@@ -7,7 +7,7 @@ use aya_ebpf::{
     },
     helpers::{bpf_redirect, bpf_redirect_neigh, bpf_skb_set_tunnel_key},
 };
-use tombolo_abi::{Addr, OVERLAY_VNI, Outcome, Route, Way};
+use tombolo_abi::{Addr, OVERLAY_VNI, Outcome, Route, RouteKind, Way};
 
 use crate::{mtu, parse::Packet, skb::Skb, ttl, verdict::Verdict};
 
@@ -18,7 +18,7 @@ const AF_INET6: u32 = 10;
 #[inline(always)]
 pub fn forward(skb: Skb, packet: &Packet, route: &Route) -> Result<Verdict, Verdict> {
     ttl::check(skb, packet)?;
-    mtu::check(skb, packet, route.mtu)?;
+    mtu::check(skb, packet, route.mtu, route.kind == RouteKind::Pods as u8)?;
     ttl::decrement(skb, packet)?;
     send(skb, packet.v4, route)
 }

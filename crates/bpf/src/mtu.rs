@@ -17,20 +17,24 @@ const TCP_DATA_OFFSET: u32 = 12;
 
 /// Whether the packet fits; if not, its sender is told.
 ///
+/// IPv4 that may be cut is left to the stack where `stack_has_way`: it fragments, which a program cannot.
+/// To a node's own address it has no such way: its route there is the underlay's. Then the sender is
+/// told, whatever it asked for; RFC 1191 has it lower its estimate of the path all the same.
+///
 /// # Errors
-/// `TooBig`, answered with fragmentation needed or packet too big; or, for IPv4 that may be cut, the
-/// stack takes it: it fragments (which a program cannot) by its own routes.
+/// `TooBig`, answered with fragmentation needed or packet too big; `ToStack`.
 #[inline(always)]
-pub fn check(skb: Skb, packet: &Packet, mtu: u16) -> Result<(), Verdict> {
+pub fn check(skb: Skb, packet: &Packet, mtu: u16, stack_has_way: bool) -> Result<(), Verdict> {
+    let stack_cuts = stack_has_way && !packet.dont_fragment;
     let fits = packet.size <= u32::from(mtu) || segment(skb, packet) <= u32::from(mtu);
-    if fits && !has_larger_siblings(packet, mtu) {
+    if fits && !(stack_cuts && has_larger_siblings(packet, mtu)) {
         return Ok(());
     }
-    let mtu = u32::from(mtu);
-    if !packet.dont_fragment {
+    if stack_cuts {
         skb.clear_resolved();
         return Err(Verdict::pass(Outcome::ToStack));
     }
+    let mtu = u32::from(mtu);
     Err(icmp::answer(skb, packet, Error::TooBig { mtu }, Outcome::TooBig))
 }
 
@@ -40,7 +44,6 @@ pub fn check(skb: Skb, packet: &Packet, mtu: u16) -> Result<(), Verdict> {
 #[inline(always)]
 fn has_larger_siblings(packet: &Packet, mtu: u16) -> bool {
     packet.fragment_v4
-        && !packet.dont_fragment
         && resolve::endpoint(&packet.source).is_some_and(|sender| sender.mtu > mtu)
 }
 

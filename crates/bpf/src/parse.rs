@@ -119,10 +119,12 @@ pub struct Packet {
     pub v4: bool,
     /// IPv4 with "don't fragment", or IPv6, whose routers never do.
     pub dont_fragment: bool,
+    /// A part of an IPv4 packet that was cut.
+    pub fragment_v4: bool,
     /// A fragment past the first: it has no transport header.
     pub later_fragment: bool,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Packet>() == 48);
@@ -172,7 +174,7 @@ fn parse_v4(skb: Skb) -> Result<Packet, Outcome> {
         dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
         fragment_v4: ip.fragment & (MORE_FRAGMENTS | OFFSET_V4) != 0,
         later_fragment: ip.fragment & OFFSET_V4 != 0,
-        pad: [0; 3],
+        pad: [0; 2],
     })
 }
 
@@ -197,7 +199,7 @@ fn parse_v6(skb: Skb) -> Result<Packet, Outcome> {
         dont_fragment: true,
         fragment_v4: false,
         later_fragment: false,
-        pad: [0; 3],
+        pad: [0; 2],
     };
     if packet.source.is_v4() || packet.destination.is_v4() {
         return Err(Outcome::MappedAddress);

@@ -398,6 +398,41 @@ fn too_big_is_answered_with_as_much_as_may_be_quoted() {
     }
 }
 
+/// A node whose pods have a smaller MTU than this one's.
+fn lower_mtu_of_node_2(cluster: &Cluster, mtu: u16) {
+    let mut routes = cluster.datapath.routes().entries().unwrap();
+    for route in routes.values_mut().filter(|r| r.node == 2) {
+        route.mtu = mtu;
+    }
+    cluster.datapath.routes().reconcile(&routes).unwrap();
+}
+
+#[test]
+fn fragments_stay_together_where_the_stack_has_to_cut_some() {
+    let cluster = Cluster::new(&Bed::new());
+    lower_mtu_of_node_2(&cluster, 1400);
+    let large = Frame::udp(V4.a, V4.pod_2).sized(1450).fragment(0);
+    let last = Frame::udp(V4.a, V4.pod_2).sized(100).fragment(1424);
+    cluster.expect(HOOK, &large, NEXT, Outcome::ToStack);
+    cluster.expect(HOOK, &last, NEXT, Outcome::ToStack);
+    // What was never cut goes the short way, and so does what a smaller sender cut.
+    let whole = Frame::udp(V4.a, V4.pod_2).sized(100);
+    cluster.expect(HOOK, &whole, REDIRECT, Outcome::Routed);
+    lower_mtu_of_node_2(&cluster, MTU);
+    cluster.expect(HOOK, &last, REDIRECT, Outcome::Routed);
+}
+
+#[test]
+fn what_is_too_big_for_a_node_itself_is_answered_whatever_it_allows() {
+    let cluster = Cluster::new(&Bed::new());
+    lower_mtu_of_node_2(&cluster, 1400);
+    let large = Frame::udp(V4.a, V4.node_2).sized(1450).fragment(0);
+    let run = cluster.expect(HOOK, &large, REDIRECT, Outcome::TooBig);
+    assert_eq!(IcmpError::read(&run.frame).mtu, 1400);
+    let last = Frame::udp(V4.a, V4.node_2).sized(100).fragment(1424);
+    cluster.expect(HOOK, &last, REDIRECT, Outcome::Routed);
+}
+
 #[test]
 fn every_length_of_a_quote_sums_up() {
     let cluster = Cluster::new(&Bed::new());
