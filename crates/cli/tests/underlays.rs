@@ -15,7 +15,7 @@ fn unfragmented(address: &str, packet: usize) -> Value {
 
 fn mtu_is_discovered(routing: &str, own: usize, path: usize) {
     let lab = Lab::up(2, &["--routing", routing, "--node-mtu", "node2=1400"]);
-    lab.assert_connected();
+    // Before the matrix, from which the pods learn the same.
     for address in lab.addresses("a2") {
         // The first one leaves, for it fits the pod's own link; the answer of node1 tells what fits the path.
         let report = lab.check("a1", &unfragmented(&address, own));
@@ -38,6 +38,7 @@ fn mtu_is_discovered(routing: &str, own: usize, path: usize) {
             lab.datapath()
         );
     }
+    lab.assert_connected();
 }
 
 #[test]
