@@ -1,0 +1,52 @@
+use clap::{Parser, Subcommand};
+
+use crate::node::{GetArgs, StatusArgs};
+use crate::probe::ProbeCommand;
+
+/// A Kubernetes network: pods reach every pod and every node without NAT.
+#[derive(Debug, Parser)]
+#[command(name = "tombolo", version, max_term_width = 100)]
+#[command(after_help = "\
+Exit status: 0 done; 1 failed; 2 wrong usage; 3 the check that was asked for found something wrong.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A whole cluster on this machine, for learning and for trying things out
+    #[cfg(feature = "lab")]
+    #[command(subcommand)]
+    Lab(crate::lab::LabCommand),
+    /// Prove the rules of the Kubernetes network with real traffic in a lab
+    #[cfg(feature = "lab")]
+    Connectivity(crate::connectivity::ConnectivityArgs),
+    /// Connect the pods of this node (a daemon, one on each node)
+    Agent(tombolo_agent::Args),
+    /// Hand out blocks of pod addresses to nodes (a daemon, one for the cluster)
+    Operator(tombolo_operator::Args),
+    /// Say whether this node's network is healthy, and why not
+    Status(StatusArgs),
+    /// Show the tables of this node
+    Get(GetArgs),
+    /// Echo server and client that report the addresses they saw
+    #[command(subcommand)]
+    Probe(ProbeCommand),
+    /// The control plane of a lab, started by `lab up`
+    #[cfg(feature = "lab")]
+    #[command(hide = true)]
+    LabServe(tombolo_lab::ServeArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
