@@ -95,39 +95,41 @@ impl Endpoints {
                 details,
             ));
         }
-        let attachment = self.store.allocate(&wanted).map_err(store)?;
+        // The disk takes as long as the kernel does: both work at once, and nobody is told before both are done.
+        let pending = self.store.begin_allocate(&wanted).map_err(store)?;
+        let attachment = pending.value().clone();
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
         let link = pod_link(&attachment, &host_name, settings);
-        let undo = |error: CniError, made: bool| {
-            let removed = if made { self.unwire(&link) } else { Ok(()) };
-            let released = removed.and_then(|()| Ok(self.store.release(owner).map(drop)?));
-            if let Err(error) = released {
-                tracing::error!(%owner, %error, "a failed ADD could not be undone; the DEL that follows will try again");
-            }
-            error
+        let created = create(owner, &link, pod);
+        let exists = created.is_ok();
+        let wired = created.and_then(|(host, index)| self.configure(&link, host, index, pod));
+        let stored = pending.wait().map_err(store);
+        let held = stored.is_ok();
+        let Err(error) = wired.and(stored) else {
+            return Ok(response(&attachment, host_name));
         };
-        let mut host = Netlink::open().map_err(|e| undo(kernel(e), false))?;
-        let index = link.create(&mut host, pod).map_err(|e| {
-            let exists = e.errno() == Some(Errno::EEXIST);
-            let error = if exists {
-                exists_already(owner, &host_name)
-            } else {
-                kernel(e)
-            };
-            undo(error, false)
-        })?;
-        let wired = pod
-            .run(|| link.configure_pod())
-            .and_then(|configured| configured)
-            .map_err(kernel)
-            .and_then(|()| {
-                link.configure_host(&mut host, &self.datapath, index)
-                    .map_err(|e| kernel(&e))
-            });
-        match wired {
-            Ok(()) => Ok(response(&attachment, host_name)),
-            Err(error) => Err(undo(error, true)),
+        let removed = if exists { self.unwire(&link) } else { Ok(()) };
+        let undone = removed.and_then(|()| match held {
+            true => Ok(self.store.release(owner).map(drop)?),
+            false => Ok(()),
+        });
+        if let Err(error) = undone {
+            tracing::error!(%owner, %error, "a failed ADD could not be undone; the DEL that follows will try again");
         }
+        Err(error)
+    }
+
+    fn configure(
+        &self,
+        link: &PodLink<'_>,
+        mut host: Netlink,
+        index: u32,
+        pod: &Namespace,
+    ) -> Result<(), CniError> {
+        let inside = pod.run(|| link.configure_pod()).and_then(|configured| configured);
+        inside.map_err(kernel)?;
+        link.configure_host(&mut host, &self.datapath, index)
+            .map_err(kernel)
     }
 
     /// Disconnects a pod and frees its addresses; blocks. Fine for whatever is gone.
@@ -238,6 +240,16 @@ impl Endpoints {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// Makes the two devices; nothing on error.
+fn create(owner: &Owner, link: &PodLink<'_>, pod: &Namespace) -> Result<(Netlink, u32), CniError> {
+    let mut host = Netlink::open().map_err(kernel)?;
+    match link.create(&mut host, pod) {
+        Ok(index) => Ok((host, index)),
+        Err(error) if error.errno() == Some(Errno::EEXIST) => Err(exists_already(owner, link.host_name)),
+        Err(error) => Err(kernel(error)),
     }
 }
 
