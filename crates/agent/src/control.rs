@@ -63,6 +63,8 @@ pub struct Outcome {
     pub names: Arc<BTreeMap<u32, String>>,
     /// What is wrong, for a person.
     pub problems: Vec<String>,
+    /// Whether trying again may help.
+    pub failed: bool,
 }
 
 /// All that the control loop works with.
@@ -106,15 +108,11 @@ impl Control {
             }
             let before = self.outcome.borrow().clone();
             let outcome = self.round(&mut reconciler, before.clone());
-            retry = (!outcome.problems.is_empty())
+            retry = outcome
+                .failed
                 .then(|| retry.map_or(RETRY.0, |r: Duration| (r * 2).min(RETRY.1)));
             if outcome.problems != before.problems {
-                for problem in &outcome.problems {
-                    tracing::warn!("{problem}");
-                }
-                if outcome.problems.is_empty() {
-                    tracing::info!("the node is as it should be");
-                }
+                report(&outcome);
             }
             self.outcome.send_replace(outcome);
         }
@@ -125,8 +123,10 @@ impl Control {
         let snapshot = match self.objects.snapshot() {
             Ok(snapshot) => snapshot,
             Err(problem) => {
+                // The watches pull the trigger when it changes.
                 return Outcome {
                     problems: vec![problem],
+                    failed: false,
                     ..before
                 };
             }
@@ -136,14 +136,22 @@ impl Control {
             .iter()
             .map(|n| (n.spec.index, n.name_any()))
             .collect();
+        // What was said before goes on to be true of what is not looked at: other nodes route by it.
+        let own = snapshot.nodes.iter().find(|n| n.name_any() == self.node);
+        let last = before
+            .status
+            .clone()
+            .or_else(|| own.and_then(|n| n.status.clone()))
+            .unwrap_or_default();
         let (desired, local) = match self.compile(&snapshot) {
             Ok(compiled) => compiled,
             Err(error) => {
                 self.metrics.reconcile_errors.inc();
-                let status = before.status.map(|s| status::unhealthy(s, &error));
+                let status = Some(status::unhealthy(last, &error));
                 return Outcome {
                     status,
                     problems: vec![error.to_string()],
+                    failed: true,
                     ..before
                 };
             }
@@ -153,14 +161,21 @@ impl Control {
             errors.push(error);
         }
         self.metrics.reconcile_errors.inc_by(errors.len() as u64);
-        let last_generation = before.status.map_or(0, |s| s.observed_generation);
-        let status = status::of(&desired, &local, &snapshot.network, &errors, last_generation);
+        let status = status::of(
+            &desired,
+            &local,
+            &snapshot.network,
+            &errors,
+            last.observed_generation,
+        );
+        let failed = !errors.is_empty();
         let errors = errors.iter().map(Error::to_string);
         let problems = errors.chain(desired.warnings.iter().cloned()).collect();
         Outcome {
             status: Some(status),
             names: Arc::new(names),
             problems,
+            failed,
         }
     }
 
@@ -209,5 +224,19 @@ impl Control {
             self.endpoints.reroute(&settings)?;
         }
         Ok(())
+    }
+}
+
+/// Says what is wrong, or that nothing is any more.
+fn report(outcome: &Outcome) {
+    for problem in &outcome.problems {
+        if outcome.failed {
+            tracing::error!("{problem}");
+        } else {
+            tracing::warn!("{problem}");
+        }
+    }
+    if outcome.problems.is_empty() {
+        tracing::info!("the node is as it should be");
     }
 }

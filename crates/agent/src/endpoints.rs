@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,6 +18,7 @@ use tombolo_ipam::{AddressStore, Attachment, Error as StoreError, Family, Owner,
 use tombolo_netlink::{Mac, Namespace, Netlink};
 
 use crate::error::Error;
+use crate::inside::Inside;
 use crate::journal::Journal;
 use crate::turns::Turns;
 use crate::wiring::{PodLink, gateway};
@@ -53,40 +55,77 @@ impl Endpoints {
         let pod = self.open_namespace(Path::new(&request.netns))?;
         let settings = self.settings()?;
         let _turn = self.turns.take(&owner);
-        self.refuse_existing(&pod, &owner)?;
-
-        self.journal
-            .begin(&owner)
-            .map_err(io("note that an ADD begins"))?;
-        let made = self.make(&owner, &request, &pod, &settings);
-        if made.is_ok() || self.store.get(&owner).is_ok_and(|held| held.is_none()) {
+        thread::scope(|scope| {
+            let inside = Inside::enter(scope, &pod, &owner.ifname);
+            let mut host = Netlink::open().map_err(kernel)?;
+            self.refuse_existing(&mut host, &inside, &owner)?;
+            let wanted = self.wish(&owner, &request, &settings)?;
             self.journal
-                .end(&owner)
-                .map_err(io("note that an ADD has ended"))?;
-        }
-        made
+                .begin(&owner)
+                .map_err(io("note that an ADD begins"))?;
+            let made = self.make(&mut host, &pod, &inside, &wanted, &settings);
+            if made.is_ok() || self.store.get(&owner).is_ok_and(|held| held.is_none()) {
+                self.journal
+                    .end(&owner)
+                    .map_err(io("note that an ADD has ended"))?;
+            }
+            made
+        })
     }
 
     fn make(
         &self,
-        owner: &Owner,
-        request: &AddRequest,
+        host: &mut Netlink,
         pod: &Namespace,
+        inside: &Inside,
+        wanted: &Request,
         settings: &PodSettings,
     ) -> Result<AddResponse, CniError> {
-        let blocks = self.store.blocks().map_err(store)?;
-        let wanted = Request {
-            owner: owner.clone(),
-            netns: PathBuf::from(&request.netns),
-            pod: pod_ref(request),
-            mac: pod_mac(owner),
-            mtu: settings.mtu,
-            families: Family::ALL
-                .into_iter()
-                .filter(|&f| blocks.iter().any(|&b| Family::from(b) == f))
-                .collect(),
-            addresses: request.requested_ips.clone(),
+        let owner = &wanted.owner;
+        // The disk takes as long as the kernel does: both work at once, and nobody is told before both are done.
+        let pending = self.store.begin_allocate(wanted).map_err(store)?;
+        let attachment = pending.value().clone();
+        let host_name = host_link_name(&owner.container_id, &owner.ifname);
+        let link = pod_link(&attachment, &host_name, settings);
+        let made = link.create(host, pod);
+        let wired = match &made {
+            Ok(index) => {
+                // Both sides at once.
+                inside.begin(&attachment.addresses);
+                let host_side = link
+                    .configure_host(host, &self.datapath, *index)
+                    .map_err(|e| kernel(&e));
+                inside.finish().map_err(kernel).and(host_side)
+            }
+            Err(error) if error.errno() == Some(Errno::EEXIST) => Err(exists_already(owner, &host_name)),
+            Err(error) => Err(kernel(error)),
         };
+        let stored = pending.wait().map_err(store);
+        let held = stored.is_ok();
+        let Err(error) = wired.and(stored) else {
+            return Ok(response(&attachment, host_name));
+        };
+        // A link that could not be made is somebody else's.
+        let removed = if made.is_ok() {
+            link.remove(host, &self.datapath)
+        } else {
+            Ok(())
+        };
+        let undone = removed.and_then(|()| {
+            if held {
+                self.store.release(owner)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = undone {
+            tracing::error!(%owner, %error, "a failed ADD could not be undone; the DEL that follows will try again");
+        }
+        Err(error)
+    }
+
+    /// What to ask of the store.
+    fn wish(&self, owner: &Owner, request: &AddRequest, settings: &PodSettings) -> Result<Request, CniError> {
+        let blocks = self.store.blocks().map_err(store)?;
         if blocks.is_empty() {
             let details = "see that `tombolo operator` runs, and that the Network's pools are not used up";
             return Err(CniError::new(
@@ -95,41 +134,16 @@ impl Endpoints {
                 details,
             ));
         }
-        // The disk takes as long as the kernel does: both work at once, and nobody is told before both are done.
-        let pending = self.store.begin_allocate(&wanted).map_err(store)?;
-        let attachment = pending.value().clone();
-        let host_name = host_link_name(&owner.container_id, &owner.ifname);
-        let link = pod_link(&attachment, &host_name, settings);
-        let created = create(owner, &link, pod);
-        let exists = created.is_ok();
-        let wired = created.and_then(|(host, index)| self.configure(&link, host, index, pod));
-        let stored = pending.wait().map_err(store);
-        let held = stored.is_ok();
-        let Err(error) = wired.and(stored) else {
-            return Ok(response(&attachment, host_name));
-        };
-        let removed = if exists { self.unwire(&link) } else { Ok(()) };
-        let undone = removed.and_then(|()| match held {
-            true => Ok(self.store.release(owner).map(drop)?),
-            false => Ok(()),
-        });
-        if let Err(error) = undone {
-            tracing::error!(%owner, %error, "a failed ADD could not be undone; the DEL that follows will try again");
-        }
-        Err(error)
-    }
-
-    fn configure(
-        &self,
-        link: &PodLink<'_>,
-        mut host: Netlink,
-        index: u32,
-        pod: &Namespace,
-    ) -> Result<(), CniError> {
-        let inside = pod.run(|| link.configure_pod()).and_then(|configured| configured);
-        inside.map_err(kernel)?;
-        link.configure_host(&mut host, &self.datapath, index)
-            .map_err(kernel)
+        let has_block = |family: &Family| blocks.iter().any(|&b| Family::from(b) == *family);
+        Ok(Request {
+            owner: owner.clone(),
+            netns: PathBuf::from(&request.netns),
+            pod: pod_ref(request),
+            mac: pod_mac(owner),
+            mtu: settings.mtu,
+            families: Family::ALL.into_iter().filter(has_block).collect(),
+            addresses: request.requested_ips.clone(),
+        })
     }
 
     /// Disconnects a pod and frees its addresses; blocks. Fine for whatever is gone.
@@ -157,15 +171,11 @@ impl Endpoints {
             addresses: held.as_ref().map_or(&[], |a| &a.addresses),
             node_addresses: &[],
         };
-        self.unwire(&link)?;
+        link.remove(&mut Netlink::open()?, &self.datapath)?;
         self.store.release(owner)?;
         self.journal
             .end(owner)
             .map_err(Error::file("note the end of an ADD of", owner.to_string()))
-    }
-
-    fn unwire(&self, link: &PodLink<'_>) -> Result<(), Error> {
-        link.remove(&mut Netlink::open()?, &self.datapath)
     }
 
     /// Gives all routes to pods the node's addresses of now as their sources.
@@ -188,21 +198,16 @@ impl Endpoints {
     }
 
     /// Before anything is changed: CNI has ADD fail where the interface exists.
-    fn refuse_existing(&self, pod: &Namespace, owner: &Owner) -> Result<(), CniError> {
+    fn refuse_existing(&self, host: &mut Netlink, inside: &Inside, owner: &Owner) -> Result<(), CniError> {
         if let Some(held) = self.store.get(owner).map_err(store)? {
             return Err(store(StoreError::AlreadyAllocated { held: Box::new(held) }));
         }
-        let link = |name: &str| Netlink::open()?.link(name);
-        let in_pod = pod
-            .run(|| link(&owner.ifname))
-            .and_then(|found| found)
-            .map_err(kernel)?;
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
-        let on_host = link(&host_name).map_err(kernel)?;
-        if in_pod.is_none() && on_host.is_none() {
-            return Ok(());
+        let on_host = host.link(&host_name).map_err(kernel)?.is_some();
+        if inside.existed().map_err(kernel)? || on_host {
+            return Err(exists_already(owner, &host_name));
         }
-        Err(exists_already(owner, &host_name))
+        Ok(())
     }
 
     fn open_namespace(&self, path: &Path) -> Result<Namespace, CniError> {
@@ -238,18 +243,8 @@ impl Endpoints {
                     details,
                 ));
             }
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         }
-    }
-}
-
-/// Makes the two devices; nothing on error.
-fn create(owner: &Owner, link: &PodLink<'_>, pod: &Namespace) -> Result<(Netlink, u32), CniError> {
-    let mut host = Netlink::open().map_err(kernel)?;
-    match link.create(&mut host, pod) {
-        Ok(index) => Ok((host, index)),
-        Err(error) if error.errno() == Some(Errno::EEXIST) => Err(exists_already(owner, link.host_name)),
-        Err(error) => Err(kernel(error)),
     }
 }
 

@@ -23,6 +23,7 @@ mod control;
 mod endpoints;
 mod error;
 mod facts;
+mod inside;
 mod journal;
 mod kernel_routes;
 mod masquerade;

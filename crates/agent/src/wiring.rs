@@ -10,7 +10,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
 use tombolo_abi::{Addr, Endpoint, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Hook};
 use tombolo_datapath::Datapath;
 use tombolo_netlink::{LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
@@ -70,48 +69,6 @@ impl PodLink<'_> {
         })
     }
 
-    /// Sets up the pod's side; to be called inside the pod's namespace.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn configure_pod(&self) -> tombolo_netlink::Result<()> {
-        let mut netlink = Netlink::open()?;
-        let link = netlink.require_link(self.pod_name)?;
-        quiet_ipv6(self.pod_name)?;
-        let up = LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        netlink.set_link(
-            link.index,
-            &LinkChange {
-                ipv6_link_local: Some(false),
-                ..up.clone()
-            },
-        )?;
-        let loopback = netlink.require_link("lo")?;
-        if !loopback.up {
-            netlink.set_link(loopback.index, &up)?;
-        }
-        for &address in self.addresses {
-            let gateway = gateway(address);
-            netlink.add_address(link.index, address.into())?;
-            netlink.replace_neighbour(link.index, gateway, GATEWAY_MAC)?;
-            let on_link = Route {
-                ifindex: Some(link.index),
-                ..Route::new(gateway.into())
-            };
-            netlink.replace_route(&on_link)?;
-            netlink.replace_route(&Route {
-                ifindex: Some(link.index),
-                gateway: Some(gateway),
-                onlink: true,
-                ..Route::new(everything(gateway))
-            })?;
-        }
-        Ok(())
-    }
-
     /// Sets up the host's side, the programs before the link comes up; also what is there already.
     ///
     /// # Errors
@@ -127,7 +84,7 @@ impl PodLink<'_> {
         }
         datapath.attach(Hook::FromPod, self.host_name, index)?;
         datapath.attach(Hook::ToPod, self.host_name, index)?;
-        quiet_ipv6(self.host_name)?;
+        // (Router advertisements of pods are dropped by that program; `accept_ra` need not be set.)
         // What a pod sends was checked by its program. The larger of this and that of `all` counts, and a
         // strict one there would drop what a pod sends by way of a route that the kernel does not have.
         sysctl::write(&format!("net/ipv4/conf/{}/rp_filter", self.host_name), "2")?;
@@ -196,22 +153,5 @@ impl PodLink<'_> {
             keep(datapath.detach(self.host_name).map_err(Error::from));
         }
         result
-    }
-}
-
-/// Keeps the kernel's IPv6 from doing anything of its own on a link of two.
-fn quiet_ipv6(device: &str) -> tombolo_netlink::Result<()> {
-    // Whoever answers router solicitations on this link is no router (CVE-2020-10749).
-    sysctl::write(&format!("net/ipv6/conf/{device}/accept_ra"), "0")?;
-    // Nobody else can have the address: duplicate detection would only delay it by a second.
-    sysctl::write(&format!("net/ipv6/conf/{device}/accept_dad"), "0")
-}
-
-/// The default route's destination, of an address's family.
-fn everything(of: IpAddr) -> IpNet {
-    if of.is_ipv4() {
-        IpNet::V4(ipnet::Ipv4Net::default())
-    } else {
-        IpNet::V6(ipnet::Ipv6Net::default())
     }
 }

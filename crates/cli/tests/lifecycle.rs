@@ -238,11 +238,16 @@ fn a_lab_that_cannot_be_is_refused_before_anything_is_made() {
 #[test]
 fn an_up_that_fails_removes_everything() {
     let lab = Lab::named(unique_name());
-    // Direct routing needs one segment: the nodes do not get ready.
-    let mut up = lab.up_command(2, &["--routing", "direct", "--segments", "2", "--timeout", "3"]);
-    let output = run(&mut up);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pod.yaml");
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: never}, spec: {containers: [{name: one, image: nginx}]}}";
+    fs::write(&file, pod).unwrap();
+    let output = run(&mut lab.up_command(1, &["--timeout", "10", "-f", file.to_str().unwrap()]));
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("node1"), "{message}");
+    assert!(
+        message.contains("default/never") && message.contains("ErrImageNeverPull"),
+        "{message}"
+    );
     assert_nothing_is_left(&lab, &BTreeSet::new());
 }

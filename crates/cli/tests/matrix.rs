@@ -134,8 +134,11 @@ fn auto_v4_1_node_of_two_segments() {
 
 #[test]
 fn auto_v6_5_nodes_on_two_segments_over_an_ipv6_only_underlay() {
-    // node5 is on node1's segment.
-    holds(5, &["--routing", "auto", "--segments", "2"], "v6");
+    let lab = Lab::up(5, &["--routing", "auto", "--segments", "2", "--families", "v6"]);
+    assert_is_complete(&lab.assert_connected(), 5, "v6");
+    // node2 is past the router, node5 on node1's segment.
+    bulk(&lab, "a2", true);
+    bulk(&lab, "a5", false);
 }
 
 #[test]

@@ -78,3 +78,25 @@ fn translation_a_wrong_address_and_a_dead_pod_are_noticed() {
     let failed = failures(&lab);
     assert!(rules(&failed).contains(&"localhost"), "{:?}", rules(&failed));
 }
+
+#[test]
+fn a_way_that_only_a_router_with_pod_routes_could_have_is_noticed() {
+    // Direct routing past a router: it would need to know the pods, and it does not.
+    let lab = Lab::up(2, &["--routing", "direct", "--segments", "2", "--families", "v4"]);
+    let failed = failures(&lab);
+    let rules = rules(&failed);
+    assert!(rules.contains(&"other-node"), "{rules:?}");
+    assert!(
+        !rules.contains(&"same-node") && !rules.contains(&"itself"),
+        "{rules:?}"
+    );
+    let other_node = failed
+        .iter()
+        .filter(|check| check["rule"] == "other-node")
+        .count();
+    assert_eq!(
+        other_node,
+        8 * 9,
+        "every check between pods on different nodes must fail"
+    );
+}

@@ -43,6 +43,31 @@ fn replace(lab: &Lab, node: &str, signal: Signal) -> Background {
     new
 }
 
+/// Waits until the flood's target has received 200 more packets of each family: it flowed before the first
+/// agent was ended, and still does after the last one was replaced.
+fn flows_on(lab: &Lab) {
+    let received = || -> [u64; 2] {
+        let text = succeed(&mut lab.exec("a2", &["cat", "/proc/net/snmp", "/proc/net/snmp6"]));
+        let v4 = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Udp: "))
+            .nth(1)
+            .unwrap();
+        let v6 = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Udp6InDatagrams"))
+            .unwrap();
+        [v4.split(' ').next().unwrap(), v6.trim()].map(|number| number.parse().unwrap())
+    };
+    let before = received();
+    eventually("200 more packets of each family", 20, || {
+        let now = received();
+        (0..2)
+            .all(|family| now[family] >= before[family] + 200)
+            .then_some(())
+    });
+}
+
 fn no_packet_is_lost(routing: &str) {
     let lab = Lab::up(2, &["--routing", routing]);
     let mut floods = Vec::new();
@@ -68,10 +93,12 @@ fn no_packet_is_lost(routing: &str) {
         floods.push(Background(flood));
     }
     let mut agents = Vec::new();
+    flows_on(&lab);
     for node in ["node1", "node2"] {
         agents.push(replace(&lab, node, Signal::SIGTERM));
         agents.push(replace(&lab, node, Signal::SIGKILL));
     }
+    flows_on(&lab);
     for flood in &mut floods {
         assert!(
             flood.0.try_wait().unwrap().is_none(),
@@ -81,7 +108,7 @@ fn no_packet_is_lost(routing: &str) {
         let mut text = String::new();
         std::io::Read::read_to_string(flood.0.stdout.as_mut().unwrap(), &mut text).unwrap();
         let tally: Value = serde_json::from_str(&text).unwrap();
-        assert!(tally["sent"].as_u64() > Some(500), "{tally}");
+        assert!(tally["sent"].as_u64() > Some(0), "{tally}");
         assert_eq!(tally["lost"], 0, "{tally}\n{}", lab.datapath());
         assert_eq!(tally["duplicated"], 0, "{tally}");
     }

@@ -46,7 +46,7 @@ pub struct Datapath {
     tables: Tables,
     programs: BTreeMap<Hook, OwnedFd>,
     pins: Pins,
-    tcx: bool,
+    attach: Attach,
 }
 
 impl Datapath {
@@ -67,7 +67,7 @@ impl Datapath {
             tables: Tables::new(loaded.maps)?,
             programs: loaded.programs,
             pins,
-            tcx: options.attach.is_tcx(),
+            attach: options.attach,
         };
         if loaded.maps_reused {
             datapath.replace_programs()?;
@@ -107,7 +107,7 @@ impl Datapath {
             ifindex,
             pin: &pin,
         }
-        .attach(self.tcx)
+        .attach(self.attach.is_tcx(hook))
     }
 
     /// Detaches all programs from a device; fine if none is attached, or the device is gone.
@@ -126,11 +126,6 @@ impl Datapath {
             .into_iter()
             .map(|(device, hook, _)| (device, hook))
             .collect())
-    }
-
-    /// Whether programs are attached by tcx links, not by filters of clsact.
-    pub const fn is_tcx(&self) -> bool {
-        self.tcx
     }
 
     /// Runs a program on a packet, with the maps as they are; it is counted like any other. Redirects

@@ -18,7 +18,7 @@ const MAX_NAME: usize = 32;
 #[derive(Clone, Debug, Args)]
 pub struct UpArgs {
     /// Name of the lab
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAME, value_parser = name)]
+    #[arg(long, value_name = "NAME", env = "TOMBOLO_LAB", default_value = DEFAULT_NAME, value_parser = name)]
     pub name: String,
     /// Number of nodes
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -59,7 +59,7 @@ pub struct UpArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct NameArgs {
     /// Name of the lab [default: the newest]
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(long, value_name = "NAME", env = "TOMBOLO_LAB", value_parser = name)]
     pub name: Option<String>,
 }
 

@@ -26,7 +26,10 @@ impl Netlink {
             &format_args!("list qdiscs of link {ifindex}"),
             request,
             |answer| match answer {
-                RouteNetlinkMessage::NewQueueDiscipline(message) => Qdisc::from_message(&message),
+                // The kernel lists those of all links.
+                RouteNetlinkMessage::NewQueueDiscipline(message) => {
+                    Qdisc::from_message(&message).filter(|qdisc| qdisc.ifindex == ifindex)
+                }
                 _ => None,
             },
         )

@@ -28,6 +28,14 @@ pub struct Seen {
     pub own: BTreeMap<usize, Vec<IpAddr>>,
 }
 
+impl Seen {
+    /// Adds what came of other cases.
+    pub fn add(&mut self, other: Self) {
+        self.outcomes.extend(other.outcomes);
+        self.own.extend(other.own);
+    }
+}
+
 /// Runs all cases.
 ///
 /// # Errors

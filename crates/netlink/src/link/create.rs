@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
 };
 
 use super::check_name;
-use crate::{Error, Mac, Namespace, Netlink, Result};
+use crate::{Error, LinkChange, Mac, Namespace, Netlink, Result};
 
 /// A pair of Ethernet devices joined back to back (veth(4)). The peer is born in its namespace: moving it there
 /// later would wait tens of milliseconds for the kernel's readers.
@@ -30,8 +30,8 @@ pub struct Veth<'a> {
     pub peer_mtu: Option<u32>,
     /// Where the other end is to live; none: here, too.
     pub peer_namespace: Option<&'a Namespace>,
-    /// Whether both ends come up at once. They then get IPv6 link-local addresses; to have none, leave them down
-    /// and use [`LinkChange::ipv6_link_local`](crate::LinkChange::ipv6_link_local).
+    /// Whether this end comes up at once; the other one cannot. It then gets an IPv6 link-local address; to have
+    /// none, leave it down and use [`LinkChange::ipv6_link_local`](crate::LinkChange::ipv6_link_local).
     pub up: bool,
     /// Queues of each end and direction. The kernel's own choice is one for each CPU, which costs memory and time
     /// and gains nothing without XDP.
@@ -88,7 +88,7 @@ impl Netlink {
     /// Makes a pair of veth devices and gives the index of this end. Both ends or neither.
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<u32> {
         check_name(veth.peer_name)?;
-        let mut peer = new_link(veth.peer_name, veth.peer_mac, veth.peer_mtu, veth.up);
+        let mut peer = new_link(veth.peer_name, veth.peer_mac, veth.peer_mtu, false);
         let queues = [
             LinkAttribute::NumRxQueues(veth.queues),
             LinkAttribute::NumTxQueues(veth.queues),
@@ -125,9 +125,18 @@ impl Netlink {
 
     /// Makes a bridge and gives its index.
     pub fn add_bridge(&mut self, bridge: &Bridge<'_>) -> Result<u32> {
-        let link = new_link(bridge.name, bridge.mac, bridge.mtu, bridge.up);
+        let link = new_link(bridge.name, bridge.mac, None, bridge.up);
         let options = vec![InfoBridge::StpState(BridgeStpState::Disabled)];
-        self.add_link(bridge.name, link, InfoKind::Bridge, InfoData::Bridge(options))
+        let index = self.add_link(bridge.name, link, InfoKind::Bridge, InfoData::Bridge(options))?;
+        // An MTU of the first request would give way to that of the first port.
+        self.set_link(
+            index,
+            &LinkChange {
+                mtu: bridge.mtu,
+                ..LinkChange::default()
+            },
+        )?;
+        Ok(index)
     }
 
     fn add_link(&mut self, name: &str, mut link: LinkMessage, kind: InfoKind, data: InfoData) -> Result<u32> {

@@ -1,0 +1,134 @@
+//! What is done inside a pod's namespace: by one thread, which enters it and ends there.
+
+use std::net::IpAddr;
+use std::sync::mpsc;
+use std::thread::Scope;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use tombolo_abi::GATEWAY_MAC;
+use tombolo_netlink::{Error, LinkChange, Namespace, Netlink, Result, Route, sysctl};
+
+use crate::wiring::gateway;
+
+/// A thread inside a pod's namespace. It ends when this goes.
+pub struct Inside {
+    addresses: mpsc::Sender<Vec<IpAddr>>,
+    existed: mpsc::Receiver<bool>,
+    outcome: mpsc::Receiver<Result<()>>,
+}
+
+impl Inside {
+    /// Sends a thread into the namespace, which looks for an interface of that name at once.
+    pub fn enter<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        pod: &'scope Namespace,
+        interface: &'scope str,
+    ) -> Self {
+        let (addresses, given) = mpsc::channel();
+        let (existed, to_existed) = mpsc::channel();
+        let (outcome, to_outcome) = mpsc::channel();
+        scope.spawn(move || drop(outcome.send(work(pod, interface, &existed, &given))));
+        Self {
+            addresses,
+            existed: to_existed,
+            outcome: to_outcome,
+        }
+    }
+
+    /// Whether the interface was there before anything was done.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or the kernel does not answer.
+    pub fn existed(&self) -> Result<bool> {
+        match self.existed.recv() {
+            Ok(existed) => Ok(existed),
+            // The thread has ended; it says why.
+            Err(_) => self.finish().map(|()| true),
+        }
+    }
+
+    /// Has the interface, which is there now, set up with these addresses.
+    pub fn begin(&self, addresses: &[IpAddr]) {
+        // A thread that has ended says why in `finish`.
+        let _ = self.addresses.send(addresses.to_vec());
+    }
+
+    /// Waits until it is set up.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn finish(&self) -> Result<()> {
+        self.outcome.recv().unwrap_or_else(|_| {
+            let source = std::io::Error::other("its thread has ended by a defect; please report it");
+            Err(Error::Namespace {
+                operation: "work inside".into(),
+                source,
+            })
+        })
+    }
+}
+
+fn work(
+    pod: &Namespace,
+    interface: &str,
+    existed: &mpsc::Sender<bool>,
+    addresses: &mpsc::Receiver<Vec<IpAddr>>,
+) -> Result<()> {
+    pod.enter()?;
+    let mut netlink = Netlink::open()?;
+    let _ = existed.send(netlink.link(interface)?.is_some());
+    match addresses.recv() {
+        Ok(addresses) => configure(&mut netlink, interface, &addresses),
+        // There is nothing to be done after all.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Sets up the pod's side of its link; the calling thread is inside.
+fn configure(netlink: &mut Netlink, interface: &str, addresses: &[IpAddr]) -> Result<()> {
+    let link = netlink.require_link(interface)?;
+    // Whoever answers router solicitations on this link is no router (CVE-2020-10749).
+    sysctl::write(&format!("net/ipv6/conf/{interface}/accept_ra"), "0")?;
+    let up = LinkChange {
+        up: Some(true),
+        ..LinkChange::default()
+    };
+    // Link-local addresses are of no use without L2, and only make noise.
+    netlink.set_link(
+        link.index,
+        &LinkChange {
+            ipv6_link_local: Some(false),
+            ..up.clone()
+        },
+    )?;
+    let loopback = netlink.require_link("lo")?;
+    if !loopback.up {
+        netlink.set_link(loopback.index, &up)?;
+    }
+    for &address in addresses {
+        let gateway = gateway(address);
+        netlink.add_address(link.index, address.into())?;
+        netlink.replace_neighbour(link.index, gateway, GATEWAY_MAC)?;
+        let on_link = Route {
+            ifindex: Some(link.index),
+            ..Route::new(gateway.into())
+        };
+        netlink.replace_route(&on_link)?;
+        netlink.replace_route(&Route {
+            ifindex: Some(link.index),
+            gateway: Some(gateway),
+            onlink: true,
+            ..Route::new(everything(gateway))
+        })?;
+    }
+    Ok(())
+}
+
+/// The default route's destination, of an address's family.
+fn everything(of: IpAddr) -> IpNet {
+    if of.is_ipv4() {
+        Ipv4Net::default().into()
+    } else {
+        Ipv6Net::default().into()
+    }
+}
