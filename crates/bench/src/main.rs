@@ -20,6 +20,7 @@ mod interrupt;
 mod load;
 mod peers;
 mod plugin;
+mod priority;
 mod report;
 mod rounds;
 mod statistics;
@@ -105,6 +106,7 @@ fn run(cli: &Cli) -> Result<()> {
         "the benchmarks make network namespaces: run them as root"
     );
     interrupt::notice()?;
+    priority::raise()?;
     let effort = if cli.quick { Effort::Quick } else { Effort::Full };
     let mut figures = Vec::new();
     for &group in Group::value_variants() {

@@ -32,7 +32,7 @@ fn rank(count: usize) -> usize {
     for heads in 0..count / 2 {
         below += chance;
         if 2.0 * below > 0.05 {
-            return heads;
+            return heads.saturating_sub(1);
         }
         chance *= (count - heads) as f64 / (heads + 1) as f64;
     }

@@ -12,7 +12,7 @@ use crate::plugin::Pod;
 use crate::rounds::{Effort, alternate};
 
 /// Rounds of each figure.
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 60;
 
 /// All modes, with what they are called.
 const MODES: [(Mode, &str); 3] = [
@@ -94,7 +94,7 @@ fn ours_and_peers(what: &str, settings: Settings, peers: &[Peer<'_>], effort: Ef
         track_flows: true,
         ..settings
     })?;
-    let pods = ["client", "server", "tracked client", "tracked server"].map(Pod::new);
+    let pods = ["client", "server", "tracked-client", "tracked-server"].map(Pod::new);
     let ours = [
         &pod_to_pod(&plain, [&pods[0], &pods[1]])?,
         &pod_to_pod(&tracking, [&pods[2], &pods[3]])?,
@@ -127,7 +127,7 @@ fn compare(
         .copied()
         .chain(peers.iter().map(|(_, path, _)| *path))
         .collect();
-    let duration = Duration::from_millis(if effort == Effort::Quick { 100 } else { 400 });
+    let duration = Duration::from_millis(if effort == Effort::Quick { 100 } else { 200 });
     let (unit, scale) = match mode {
         Mode::Stream => (Unit::GigabitsPerSecond, 1e-9),
         _ => (Unit::PerSecond, 1.0),
