@@ -20,6 +20,7 @@ use tombolo_netlink::{Mac, Namespace, Netlink};
 use crate::error::Error;
 use crate::inside::Inside;
 use crate::journal::Journal;
+use crate::socket::Lock;
 use crate::turns::Turns;
 use crate::wiring::{PodLink, gateway};
 
@@ -43,6 +44,8 @@ pub struct Endpoints {
     pub settings: watch::Receiver<Option<PodSettings>>,
     pub turns: Turns<Owner>,
     pub own_namespace: Namespace,
+    /// Ends with the process, as the store does.
+    pub _lock: Lock,
 }
 
 impl Endpoints {
@@ -89,14 +92,7 @@ impl Endpoints {
         let link = pod_link(&attachment, &host_name, settings);
         let made = link.create(host, pod);
         let wired = match &made {
-            Ok(index) => {
-                // Both sides at once.
-                inside.begin(&attachment.addresses);
-                let host_side = link
-                    .configure_host(host, &self.datapath, *index)
-                    .map_err(|e| kernel(&e));
-                inside.finish().map_err(kernel).and(host_side)
-            }
+            Ok(index) => self.wire(host, inside, &link, *index),
             Err(error) if error.errno() == Some(Errno::EEXIST) => Err(exists_already(owner, &host_name)),
             Err(error) => Err(kernel(error)),
         };
@@ -121,6 +117,25 @@ impl Endpoints {
             tracing::error!(%owner, %error, "a failed ADD could not be undone; the DEL that follows will try again");
         }
         Err(error)
+    }
+
+    /// Sets up both sides of a link: the pod's while the host's is completed.
+    fn wire(
+        &self,
+        host: &mut Netlink,
+        inside: &Inside,
+        link: &PodLink<'_>,
+        index: u32,
+    ) -> Result<(), CniError> {
+        link.open_host(host, &self.datapath, index)
+            .map_err(|e| kernel(&e))?;
+        inside.begin(link.addresses);
+        let host_side = link.configure_host(host, index);
+        inside
+            .finish()
+            .and(host_side)
+            .and_then(|()| link.wait_running(host))
+            .map_err(kernel)
     }
 
     /// What to ask of the store.

@@ -44,7 +44,8 @@ pub fn gather(netlink: &mut Netlink, question: &Question<'_>) -> Result<Local, E
     let mut reach = BTreeMap::new();
     let mut sources = Vec::new();
     for target in reach_targets(question.node, question.nodes) {
-        if let Some(way) = netlink.route_to(target)? {
+        // An address that this node has, too, is not reached anywhere else.
+        if let Some(way) = netlink.route_to(target)?.filter(|way| !way.local) {
             reach.insert(
                 target,
                 Reach {

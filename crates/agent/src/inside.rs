@@ -2,13 +2,20 @@
 
 use std::net::IpAddr;
 use std::sync::mpsc;
-use std::thread::Scope;
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tombolo_abi::GATEWAY_MAC;
 use tombolo_netlink::{Error, LinkChange, Namespace, Netlink, Result, Route, sysctl};
 
 use crate::wiring::gateway;
+
+/// How long the kernel may take to make an address the pod's: a moment, unless it is very busy.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often to look.
+const LOCAL_LOOK: Duration = Duration::from_micros(200);
 
 /// A thread inside a pod's namespace. It ends when this goes.
 pub struct Inside {
@@ -120,6 +127,26 @@ fn configure(netlink: &mut Netlink, interface: &str, addresses: &[IpAddr]) -> Re
             onlink: true,
             ..Route::new(everything(gateway))
         })?;
+    }
+    addresses
+        .iter()
+        .try_for_each(|&address| wait_local(netlink, address))
+}
+
+/// Waits until the kernel takes packets to an address of the pod for its own. It does so for IPv6 a moment
+/// after the address was given, also without duplicate detection: that is left to a worker (addrconf).
+/// Until then they are sent back out, or dropped.
+fn wait_local(netlink: &mut Netlink, address: IpAddr) -> Result<()> {
+    let deadline = Instant::now() + LOCAL_DEADLINE;
+    while address.is_ipv6() && netlink.route_to(address)?.is_none_or(|way| !way.local) {
+        if Instant::now() > deadline {
+            let operation = format!("wait until {address} is the pod's");
+            return Err(Error::Timeout {
+                operation,
+                deadline: LOCAL_DEADLINE,
+            });
+        }
+        thread::sleep(LOCAL_LOOK);
     }
     Ok(())
 }

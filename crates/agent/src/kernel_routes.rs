@@ -46,9 +46,10 @@ pub fn reconcile(
 fn to_route(destination: IpNet, wanted: &KernelRoute, overlay_ifindex: Option<u32>) -> Option<Route> {
     Some(match *wanted {
         KernelRoute::Unreachable => Route::unreachable(destination),
-        KernelRoute::Overlay { source } => Route {
+        KernelRoute::Overlay { source, mtu } => Route {
             ifindex: Some(overlay_ifindex?),
             source,
+            mtu: Some(mtu.into()),
             ..Route::new(destination)
         },
         KernelRoute::Direct {

@@ -46,8 +46,9 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
     rows(endpoints, &live, &links)?;
     for (name, attachment) in &live {
         let Some(link) = links.get(name) else { continue };
-        let whole =
-            pod_link(attachment, name, settings).configure_host(&mut host, &endpoints.datapath, link.index);
+        let pod = pod_link(attachment, name, settings);
+        let opened = pod.open_host(&mut host, &endpoints.datapath, link.index);
+        let whole = opened.and_then(|()| Ok(pod.configure_host(&mut host, link.index)?));
         if let Err(error) = whole {
             // One pod that cannot be helped must not cost the others theirs; its row is there already.
             tracing::error!(owner = %attachment.owner, %error, "cannot make this endpoint whole");

@@ -21,7 +21,7 @@ use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
 use crate::objects::Objects;
 use crate::server::{self, Server};
-use crate::socket::{self, Lock};
+use crate::socket;
 use crate::turns::Turns;
 use crate::{Args, monitor, restore, status};
 
@@ -58,18 +58,12 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     let client = tombolo_kube::client(args.kubeconfig.as_deref()).await?;
-    let prometheus = TcpListener::bind(args.metrics).await;
-    let prometheus = prometheus.map_err(|source| Error::Metrics {
-        address: args.metrics,
-        source,
-    })?;
     let (settings, settings_seen) = watch::channel(None);
     let takeover = {
         let args = args.clone();
         tokio::task::spawn_blocking(move || take_over(&args, settings_seen))
     };
     let TakenOver {
-        lock,
         listener,
         endpoints,
         known,
@@ -78,6 +72,12 @@ pub async fn run(args: Args) -> Result<(), Error> {
         source: panic.into(),
     })??;
     settings.send_replace(known);
+    // Only now, since an agent that is being replaced has it until it ends.
+    let prometheus = TcpListener::bind(args.metrics).await;
+    let prometheus = prometheus.map_err(|source| Error::Metrics {
+        address: args.metrics,
+        source,
+    })?;
 
     let metrics = Arc::new(Metrics::new());
     let trigger = Arc::new(Trigger::default());
@@ -126,14 +126,11 @@ pub async fn run(args: Args) -> Result<(), Error> {
     tracing::info!("ending; pods stay connected");
     let _ = end.send(());
     let _ = tokio::time::timeout(FINISH, serve).await;
-    // The file goes last, so that no plugin takes a socket that nobody serves for an agent that is down.
-    drop(lock);
     Ok(())
 }
 
 /// What the agent has, once it has taken up what is there.
 struct TakenOver {
-    lock: Lock,
     listener: UnixListener,
     endpoints: Arc<Endpoints>,
     known: Option<PodSettings>,
@@ -157,6 +154,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         settings,
         turns: Turns::new(),
         own_namespace: Namespace::current()?,
+        _lock: lock,
     });
     let known = known_settings(&endpoints)?;
     let listener = socket::listen(&args.socket)?;
@@ -166,7 +164,6 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     });
     restore::restore(&endpoints, &args.state_dir, &sources)?;
     Ok(TakenOver {
-        lock,
         listener,
         endpoints,
         known,

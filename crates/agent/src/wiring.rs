@@ -9,12 +9,20 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tombolo_abi::{Addr, Endpoint, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Hook};
 use tombolo_datapath::Datapath;
 use tombolo_netlink::{LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
 
 use crate::error::Error;
+
+/// How long the kernel may take to notice that both sides of a link are up: a moment, unless it is very busy.
+const RUNNING_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often to look.
+const RUNNING_LOOK: Duration = Duration::from_millis(1);
 
 /// The pods' IPv4 gateway.
 pub const GATEWAY_IPV4: IpAddr = {
@@ -69,11 +77,13 @@ impl PodLink<'_> {
         })
     }
 
-    /// Sets up the host's side, the programs before the link comes up; also what is there already.
+    /// Switches the host's side on, with its rows and programs in place before any packet; also what is
+    /// there already. The pod's side must come up after it: the kernel lets packets leave at once by the
+    /// side that finds the other one up, and a while later by the other.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn configure_host(&self, host: &mut Netlink, datapath: &Datapath, index: u32) -> Result<(), Error> {
+    pub fn open_host(&self, host: &mut Netlink, datapath: &Datapath, index: u32) -> Result<(), Error> {
         let row = Endpoint {
             ifindex: index,
             mac: self.mac,
@@ -82,22 +92,47 @@ impl PodLink<'_> {
         for &address in self.addresses {
             datapath.endpoints().insert(&Addr::from(address), &row)?;
         }
+        // (Router advertisements of pods are dropped by this program; `accept_ra` need not be set.)
         datapath.attach(Hook::FromPod, self.host_name, index)?;
         datapath.attach(Hook::ToPod, self.host_name, index)?;
-        // (Router advertisements of pods are dropped by that program; `accept_ra` need not be set.)
-        // What a pod sends was checked by its program. The larger of this and that of `all` counts, and a
-        // strict one there would drop what a pod sends by way of a route that the kernel does not have.
-        sysctl::write(&format!("net/ipv4/conf/{}/rp_filter", self.host_name), "2")?;
         let up = LinkChange {
             up: Some(true),
             ipv6_link_local: Some(false),
             ..LinkChange::default()
         };
-        host.set_link(index, &up)?;
+        Ok(host.set_link(index, &up)?)
+    }
+
+    /// Lets the node's own packets find the pod; the host's side is up.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn configure_host(&self, host: &mut Netlink, index: u32) -> tombolo_netlink::Result<()> {
+        // What a pod sends was checked by its program. The larger of this and that of `all` counts, and a
+        // strict one there would drop what a pod sends by way of a route that the kernel does not have.
+        sysctl::write(&format!("net/ipv4/conf/{}/rp_filter", self.host_name), "2")?;
         for &address in self.addresses {
             host.replace_neighbour(index, address, self.mac)?;
         }
-        self.route(host, index)?;
+        self.route(host, index)
+    }
+
+    /// Waits until packets can leave by the host's side; the pod's is up.
+    ///
+    /// # Errors
+    /// The kernel does not answer, or they cannot within some seconds.
+    pub fn wait_running(&self, host: &mut Netlink) -> tombolo_netlink::Result<()> {
+        let deadline = Instant::now() + RUNNING_DEADLINE;
+        while !host.require_link(self.host_name)?.running {
+            if Instant::now() > deadline {
+                let operation = format!("wait until link {} runs", self.host_name);
+                return Err(tombolo_netlink::Error::Timeout {
+                    operation,
+                    deadline: RUNNING_DEADLINE,
+                });
+            }
+            thread::sleep(RUNNING_LOOK);
+        }
         Ok(())
     }
 

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::thread;
 
 use common::{Added, NODE, NODE_ADDRESSES, Node, Pod, Traces};
-use nix::sys::signal::Signal;
 use serde_json::json;
 use tombolo_netlink::Veth;
 use tombolo_testkit::{Server, ask_tcp, ask_udp, wait_for};
@@ -106,6 +105,48 @@ fn the_pod_sees_what_its_result_says() {
 }
 
 #[test]
+fn the_first_packet_after_an_add_arrives() {
+    use std::net::UdpSocket;
+    let node = Node::start(&DUAL);
+    let peer = Pod::new();
+    let added_peer = node.add(&peer).unwrap();
+    // Several at once, as the kernel finishes some of the work behind our back only when it has the time.
+    let once = || {
+        let pod = Pod::new();
+        let added = node.add(&pod).unwrap();
+        for v4 in [true, false] {
+            let to = pod
+                .namespace
+                .run(|| UdpSocket::bind(SocketAddr::new(added.address(v4), 0)).unwrap());
+            to.set_read_timeout(Some(std::time::Duration::from_secs(5)))
+                .unwrap();
+            let at = to.local_addr().unwrap();
+            let node_address: IpAddr = NODE_ADDRESSES[usize::from(!v4)].parse().unwrap();
+            for (from, source) in [
+                (&node.namespace, node_address),
+                (&peer.namespace, added_peer.address(v4)),
+            ] {
+                from.run(|| {
+                    UdpSocket::bind(SocketAddr::new(source, 0))
+                        .unwrap()
+                        .send_to(b"x", at)
+                        .unwrap()
+                });
+                let seen = to
+                    .recv_from(&mut [0; 8])
+                    .unwrap_or_else(|e| panic!("from {source} to {at}: {e}"));
+                assert_eq!(seen.1.ip(), source);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..8).for_each(|_| once()));
+        }
+    });
+}
+
+#[test]
 fn del_leaves_nothing_and_can_be_repeated() {
     let node = Node::start(&DUAL);
     let (stays, goes) = (Pod::new(), Pod::new());
@@ -136,6 +177,11 @@ fn a_hundred_adds_at_once_are_all_distinct() {
     let addresses: BTreeSet<IpAddr> = added.iter().flat_map(|a| a.addresses.iter().copied()).collect();
     assert_eq!(addresses.len(), 200, "one of each family for each pod");
     node.expect_only(&pods.iter().zip(&added).collect::<Vec<_>>());
+    let memory = node.agent_memory();
+    assert!(
+        memory <= 40 << 10,
+        "the agent takes {memory} KiB with a hundred pods"
+    );
     thread::scope(|scope| {
         for pod in &pods {
             scope.spawn(|| node.del(pod));
@@ -288,18 +334,81 @@ fn a_requested_address_is_given() {
 }
 
 #[test]
-fn only_root_can_connect_and_only_one_agent_serves() {
+fn only_root_can_connect() {
     use std::os::unix::fs::PermissionsExt;
-    let mut node = Node::start(&DUAL);
+    let node = Node::start(&DUAL);
     let mode = std::fs::metadata(node.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    // A second one takes over when the first ends, and not before: the socket stays that of the first.
+}
+
+#[test]
+fn the_next_agent_waits_for_the_last_to_end() {
+    let mut node = Node::start(&DUAL);
+    let first = node.agent_id();
+    let next = node.another_agent();
+    let pods: Vec<Pod> = (0..5).map(|_| Pod::new()).collect();
+    let added: Vec<Added> = pods.iter().map(|pod| node.add(pod).unwrap()).collect();
+    let held = std::fs::read_to_string("/proc/locks").unwrap();
+    let holder = held
+        .lines()
+        .filter(|l| l.contains("FLOCK") && l.contains(&format!(" {first} ")));
+    assert!(holder.count() > 0, "the first agent holds the lock");
+    node.replace_agent(next);
+    node.wait_ready();
+    node.expect_only(&pods.iter().zip(&added).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_figures_are_those_of_the_node() {
+    let node = Node::start(&["10.244.1.0/24"]);
     let pod = Pod::new();
     let added = node.add(&pod).unwrap();
-    node.end_agent(Signal::SIGTERM);
-    node.start_agent();
-    node.wait_ready();
-    node.expect_only(&[(&pod, &added)]);
+    // A packet that claims to be from somebody else, and one that leaves the pod as it should.
+    let mut netlink = pod.namespace.netlink();
+    let link = netlink.require_link("eth0").unwrap();
+    netlink
+        .add_address(link.index, "10.9.9.9/32".parse().unwrap())
+        .unwrap();
+    pod.namespace.run(|| {
+        let to: SocketAddr = (NODE_ADDRESSES[0].parse::<IpAddr>().unwrap(), 9).into();
+        std::net::UdpSocket::bind("10.9.9.9:0")
+            .unwrap()
+            .send_to(b"x", to)
+            .unwrap();
+        std::net::UdpSocket::bind((added.address(true), 0))
+            .unwrap()
+            .send_to(b"x", to)
+            .unwrap();
+    });
+    let figures = node.metrics();
+    for line in [
+        "tombolo_endpoints 1",
+        "tombolo_addresses{block=\"10.244.1.0/24\",state=\"used\"} 1",
+        "tombolo_drops_total{hook=\"from_pod\",reason=\"spoofed_source\"} 1",
+        "tombolo_operation_seconds_count{operation=\"add\",result=\"ok\"} 1",
+        "tombolo_reconcile_errors_total 0",
+    ] {
+        assert!(figures.contains(line), "no {line:?} in\n{figures}");
+    }
+    let drops = node.get("/v1/drops");
+    assert_eq!(
+        drops,
+        json!([{"hook": "from_pod", "reason": "spoofed_source", "packets": 1, "bytes": 43}])
+    );
+    let routes = node.get("/v1/routes");
+    let own = routes
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|r| r["destination"] == json!("10.244.1.0/24"))
+        .unwrap();
+    assert_eq!(
+        (&own["kind"], &own["way"], &own["node"]),
+        (&json!("pods"), &json!("local"), &json!(NODE))
+    );
+    let endpoints = node.get("/v1/endpoints");
+    assert_eq!(endpoints[0]["containerId"], json!(pod.id));
+    assert_eq!(endpoints[0]["addresses"], json!(added.addresses));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use tombolo_abi::Outcome;
 use crate::{
     icmp::{self, Error},
     parse::{Packet, protocol},
+    resolve,
     skb::{ETH_LEN, Skb},
     verdict::Verdict,
 };
@@ -21,15 +22,26 @@ const TCP_DATA_OFFSET: u32 = 12;
 /// stack takes it: it fragments (which a program cannot) by its own routes.
 #[inline(always)]
 pub fn check(skb: Skb, packet: &Packet, mtu: u16) -> Result<(), Verdict> {
-    let mtu = u32::from(mtu);
-    if packet.size <= mtu || segment(skb, packet) <= mtu {
+    let fits = packet.size <= u32::from(mtu) || segment(skb, packet) <= u32::from(mtu);
+    if fits && !has_larger_siblings(packet, mtu) {
         return Ok(());
     }
+    let mtu = u32::from(mtu);
     if !packet.dont_fragment {
         skb.clear_resolved();
         return Err(Verdict::pass(Outcome::ToStack));
     }
     Err(icmp::answer(skb, packet, Error::TooBig { mtu }, Outcome::TooBig))
+}
+
+/// Whether other fragments of the same packet may be too large, so that the stack takes them. Then it
+/// must have this one as well: where it tracks connections it puts packets together first, and would
+/// wait for this one for ever.
+#[inline(always)]
+fn has_larger_siblings(packet: &Packet, mtu: u16) -> bool {
+    packet.fragment_v4
+        && !packet.dont_fragment
+        && resolve::endpoint(&packet.source).is_some_and(|sender| sender.mtu > mtu)
 }
 
 /// The largest packet on the wire that this one becomes, in bytes.

@@ -48,6 +48,8 @@ const MAX_EXTENSIONS: usize = 8;
 
 /// "Don't fragment", in the IPv4 fragment word as it lies on the wire.
 const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
+/// "More fragments", in the IPv4 fragment word as it lies on the wire.
+const MORE_FRAGMENTS: u16 = 0x2000_u16.to_be();
 /// The offset, in the IPv4 fragment word as it lies on the wire.
 const OFFSET_V4: u16 = 0x1fff_u16.to_be();
 /// The offset, in the IPv6 fragment word as it lies on the wire.
@@ -168,6 +170,7 @@ fn parse_v4(skb: Skb) -> Result<Packet, Outcome> {
         ttl: ip.ttl,
         v4: true,
         dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
+        fragment_v4: ip.fragment & (MORE_FRAGMENTS | OFFSET_V4) != 0,
         later_fragment: ip.fragment & OFFSET_V4 != 0,
         pad: [0; 3],
     })
@@ -192,6 +195,7 @@ fn parse_v6(skb: Skb) -> Result<Packet, Outcome> {
         ttl: ip.hop_limit,
         v4: false,
         dont_fragment: true,
+        fragment_v4: false,
         later_fragment: false,
         pad: [0; 3],
     };

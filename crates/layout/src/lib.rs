@@ -113,6 +113,8 @@ pub enum KernelRoute {
     Overlay {
         /// The source of the node's own packets.
         source: Option<IpAddr>,
+        /// The largest IP packet, in bytes, that the way carries.
+        mtu: u16,
     },
     /// To a next hop on an uplink.
     Direct {

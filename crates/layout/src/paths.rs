@@ -145,6 +145,11 @@ impl Path {
         }
     }
 
+    /// Whether the overlay device's own route and MTU do for this path.
+    pub fn is_plain_overlay(&self, device_mtu: u16) -> bool {
+        matches!(*self, Self::Overlay { mtu, .. } if mtu == device_mtu)
+    }
+
     /// The kernel's route for a block of a family at the end of this path; none where the kernel
     /// cannot express it (an IPv6 destination by an IPv4 next hop).
     pub fn kernel_route(&self, v4: bool, source: Option<IpAddr>) -> Option<KernelRoute> {
@@ -160,7 +165,7 @@ impl Path {
                 mtu,
             }),
             Self::Direct { .. } => None,
-            Self::Overlay { .. } => Some(KernelRoute::Overlay { source }),
+            Self::Overlay { mtu, .. } => Some(KernelRoute::Overlay { source, mtu }),
         }
     }
 }

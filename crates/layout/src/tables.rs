@@ -24,7 +24,7 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
         kernel: BTreeMap::new(),
         macs: BTreeMap::new(),
     };
-    tables.pools(settings, local);
+    tables.pools(settings, local, pod_mtu);
     let paths = Paths {
         settings,
         local,
@@ -89,13 +89,14 @@ struct Tables<'a> {
 
 impl Tables<'_> {
     /// The kernel's routes of whole pools: into the overlay, or nowhere. More specific ones follow.
-    fn pools(&mut self, settings: &Settings, local: &Local) {
+    fn pools(&mut self, settings: &Settings, local: &Local, pod_mtu: u16) {
         for &pool in &settings.pools {
             let route = if !settings.overlays() {
                 KernelRoute::Unreachable
             } else if local.overlay_ifindex.is_some() {
                 KernelRoute::Overlay {
                     source: self.source(&pool),
+                    mtu: pod_mtu,
                 }
             } else {
                 continue;
@@ -143,7 +144,9 @@ impl Tables<'_> {
             let Some(path) = path(v4) else { continue };
             self.routes
                 .insert(key(block), path.row(other.index, RouteKind::Pods));
-            if matches!(path, Path::Direct { .. }) || !settings.in_pools(&block) {
+            // The pool's route does for most of what travels in the overlay. Not past a smaller MTU: the
+            // stack cuts packets by its routes, and the overlay device could only drop them.
+            if !path.is_plain_overlay(paths.pod_mtu) || !settings.in_pools(&block) {
                 let route = path.kernel_route(v4, self.source(&block));
                 self.kernel.extend(route.map(|r| (block, r)));
             }

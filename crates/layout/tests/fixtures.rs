@@ -232,7 +232,7 @@ fn kernel_route(route: &KernelRoute) -> String {
     let from = |source: &Option<IpAddr>| source.map_or("any".into(), |s| s.to_string());
     match route {
         KernelRoute::Unreachable => "unreachable".into(),
-        KernelRoute::Overlay { source } => format!("overlay source {}", from(source)),
+        KernelRoute::Overlay { source, mtu } => format!("overlay source {} mtu {mtu}", from(source)),
         KernelRoute::Direct {
             ifindex,
             next_hop,

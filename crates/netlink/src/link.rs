@@ -31,6 +31,9 @@ pub struct Link {
     pub up: bool,
     /// Whether the other end is there and switched on, too.
     pub carrier: bool,
+    /// Whether packets can leave by it: there is a carrier, and the kernel has drawn its conclusions (it does that a
+    /// moment later, and drops what is sent meanwhile). Since Linux 6.9, looking up the link hurries it.
+    pub running: bool,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
     /// The kind of a virtual device, such as `veth` or `vxlan`; none for hardware and `lo`.
@@ -158,6 +161,7 @@ impl Link {
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
+            running: flags.contains(LinkFlags::Running),
             master: None,
             kind: None,
             peer: None,

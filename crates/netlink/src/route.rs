@@ -58,6 +58,8 @@ pub struct Reach {
     pub gateway: Option<IpAddr>,
     /// The source address that it would have.
     pub source: Option<IpAddr>,
+    /// Whether it would go to this namespace itself.
+    pub local: bool,
 }
 
 impl Route {
@@ -174,6 +176,7 @@ impl Netlink {
                     ifindex: route.ifindex?,
                     gateway: route.gateway,
                     source: route.source,
+                    local: route.kind == RouteKind::Other(libc::RTN_LOCAL),
                 })
             }))
     }

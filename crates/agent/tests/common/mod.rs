@@ -26,8 +26,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tombolo_cni::HOST_LINK_PREFIX;
-use tombolo_netlink::{Namespace, ROUTE_PROTOCOL, Route};
-use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for, wait_for_some};
+use tombolo_netlink::{ROUTE_PROTOCOL, Route};
+use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for};
 
 pub use api::Api;
 
@@ -36,6 +36,9 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What [`Api`] and [`Node`] call the node.
 pub const NODE: &str = "node-a";
+
+/// Where the agent serves metrics; in a namespace of its own, so no test is in another's way.
+const METRICS: &str = "127.0.0.1:9440";
 
 /// The node's addresses.
 pub const NODE_ADDRESSES: [&str; 2] = ["172.20.1.11", "fd00:20:1::11"];
@@ -101,9 +104,14 @@ impl Node {
     /// Starts the agent.
     pub fn start_agent(&mut self) {
         assert!(self.agent.is_none(), "the agent runs");
+        self.agent = Some(self.another_agent());
+    }
+
+    /// Starts an agent, whether or not one runs.
+    pub fn another_agent(&self) -> Process {
         let mut command = self.namespace.command(env!("CARGO_BIN_EXE_tombolo-agent"));
         command
-            .args(["--node", NODE, "--metrics", "127.0.0.1:9440"])
+            .args(["--node", NODE, "--metrics", METRICS])
             .arg("--kubeconfig")
             .arg(self.folder.path().join("kubeconfig"))
             .arg("--state-dir")
@@ -113,7 +121,26 @@ impl Node {
             .arg("--bpffs")
             .arg(self.pins())
             .stdin(Stdio::null());
-        self.agent = Some(Process::spawn(&mut command));
+        Process::spawn(&mut command)
+    }
+
+    /// Ends the agent, for which another one has been started.
+    pub fn replace_agent(&mut self, by: Process) {
+        self.end_agent(Signal::SIGTERM);
+        self.agent = Some(by);
+    }
+
+    /// What Prometheus would read.
+    pub fn metrics(&self) -> String {
+        self.namespace.run(|| {
+            let mut stream = std::net::TcpStream::connect(METRICS).unwrap();
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        })
     }
 
     /// Waits until the agent would serve an ADD.
@@ -394,9 +421,4 @@ pub fn plugin() -> &'static Path {
         let agent = Path::new(env!("CARGO_BIN_EXE_tombolo-agent"));
         agent.with_file_name("tombolo-cni")
     })
-}
-
-/// The file that a namespace is, by a path that lasts.
-pub fn open(path: &Path) -> Namespace {
-    wait_for_some(DEADLINE, "a namespace", || Namespace::open(path).ok())
 }
