@@ -85,7 +85,9 @@ impl Endpoints {
         settings: &PodSettings,
     ) -> Result<AddResponse, CniError> {
         let owner = &wanted.owner;
-        let attachment = self.store.allocate(wanted).map_err(store)?;
+        // The disk takes as long as the kernel does: both work at once, and nobody is told before both are done.
+        let pending = self.store.begin_allocate(wanted).map_err(store)?;
+        let attachment = pending.value().clone();
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
         let link = pod_link(&attachment, &host_name, settings);
         let made = link.create(host, pod);
@@ -94,14 +96,27 @@ impl Endpoints {
             Err(error) if error.errno() == Some(Errno::EEXIST) => Err(exists_already(owner, &host_name)),
             Err(error) => Err(kernel(error)),
         };
-        wired.map(|()| response(&attachment, host_name.clone())).inspect_err(|_| {
-            // A link that could not be made is somebody else's.
-            let removed = if made.is_ok() { link.remove(host, &self.datapath) } else { Ok(()) };
-            let undone = removed.and_then(|()| Ok(self.store.release(owner).map(drop)?));
-            if let Err(error) = undone {
-                tracing::error!(%owner, %error, "a failed ADD could not be undone; the DEL that follows will try again");
+        let stored = pending.wait().map_err(store);
+        let held = stored.is_ok();
+        let Err(error) = wired.and(stored) else {
+            return Ok(response(&attachment, host_name));
+        };
+        // A link that could not be made is somebody else's.
+        let removed = if made.is_ok() {
+            link.remove(host, &self.datapath)
+        } else {
+            Ok(())
+        };
+        let undone = removed.and_then(|()| {
+            if held {
+                self.store.release(owner)?;
             }
-        })
+            Ok(())
+        });
+        if let Err(error) = undone {
+            tracing::error!(%owner, %error, "a failed ADD could not be undone; the DEL that follows will try again");
+        }
+        Err(error)
     }
 
     /// Sets up both sides of a link: the pod's while the host's is completed.

@@ -1,0 +1,226 @@
+//! Nodes with real agents, and an embedded API server for them.
+//!
+//! A node is a network namespace; two nodes are joined by one wire. Programs, sockets and state are the node's
+//! own, and all of it goes with this value, or with this process.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kube::api::{Api, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, CustomResourceExt};
+use serde_json::json;
+use tokio::runtime::Runtime;
+use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_kube::{CLUSTER, Network, NodeNetwork};
+use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for_some};
+
+use crate::load::LoadPath;
+use crate::plugin::{Operation, Plugin, Pod, own_program};
+
+/// How long an agent may take to be ready.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How the cluster is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// One, or two that are joined.
+    pub nodes: usize,
+    /// As in the Network.
+    pub routing: &'static str,
+    /// Whether the programs look every packet's flow up.
+    pub track_flows: bool,
+}
+
+/// A cluster.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    /// Where the wire of a single node ends.
+    _other_side: TestNamespace,
+    _api: Runtime,
+}
+
+/// A node.
+pub struct Node {
+    // The first to go, while all that it needs is still there.
+    agent: Process,
+    pub namespace: TestNamespace,
+    pub plugin: Plugin,
+    _bpffs: Bpffs,
+    _folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts it, and waits until its agents serve.
+    pub fn start(settings: Settings) -> Result<Self> {
+        let names: Vec<String> = (1..=settings.nodes).map(|n| format!("node-{n}")).collect();
+        let namespaces: Vec<TestNamespace> = names.iter().map(|name| TestNamespace::new(name)).collect();
+        let addresses: Vec<String> = (1..=2).map(|n| format!("172.20.1.1{n}/24")).collect();
+        let end = |n: usize| [addresses[n].as_str()];
+        let other_side = TestNamespace::new("the other side of the wire");
+        let peer = namespaces.get(1).unwrap_or(&other_side);
+        let (one, two) = (end(0), end(1));
+        let eth0 = |addresses| End {
+            name: "eth0",
+            addresses,
+            ..End::default()
+        };
+        connect((&namespaces[0], eth0(&one)), (peer, eth0(&two)));
+
+        let (api, kubeconfigs) = start_api(settings, &namespaces)?;
+        let started = names.iter().zip(namespaces).zip(kubeconfigs);
+        let nodes =
+            started.map(|((name, namespace), config)| Node::start(name, namespace, &config, settings));
+        Ok(Self {
+            nodes: nodes.collect::<Result<_>>()?,
+            _other_side: other_side,
+            _api: api,
+        })
+    }
+}
+
+impl Node {
+    fn start(name: &str, namespace: TestNamespace, kubeconfig: &str, settings: Settings) -> Result<Self> {
+        // Not in memory: that an address is on the disk is part of an ADD.
+        let folder = tempfile::tempdir_in("/var/tmp")?;
+        let bpffs = Bpffs::new();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("kubeconfig"), kubeconfig)?;
+        let log = std::fs::File::create(at("agent.log"))?;
+        let mut command = namespace.command(own_program("tombolo")?);
+        command
+            .args(["agent", "--node", name, "--metrics", "127.0.0.1:9440"])
+            .args(["--kubeconfig".into(), at("kubeconfig")])
+            .args(["--state-dir".into(), at("state")])
+            .args(["--socket".into(), at("agent.sock")])
+            .args(["--bpffs".into(), bpffs.path().join("tombolo")])
+            .args(settings.track_flows.then_some("--track-flows"))
+            .stdin(Stdio::null())
+            .stderr(log);
+        let agent = Process::spawn(&mut command);
+        let program = own_program("tombolo-cni")?;
+        let plugin = Plugin {
+            path: program.parent().map(PathBuf::from).unwrap_or_default(),
+            program,
+            config: json!({
+                "cniVersion": "1.0.0", "name": "tombolo", "type": "tombolo-cni",
+                "socket": at("agent.sock"), "stateDir": at("state"),
+            }),
+        };
+        let node = Self {
+            agent,
+            namespace,
+            plugin,
+            _bpffs: bpffs,
+            _folder: folder,
+        };
+        node.wait_ready();
+        Ok(node)
+    }
+
+    /// A first pod is made, and taken away again.
+    fn wait_ready(&self) {
+        let pod = Pod::new("first");
+        self.namespace.run(|| {
+            wait_for_some(DEADLINE, "the agent to serve", || {
+                self.plugin.run(Operation::Add, &pod).ok()
+            });
+            wait_for_some(DEADLINE, "the agent to serve", || {
+                self.plugin.run(Operation::Del, &pod).ok()
+            });
+        });
+    }
+
+    /// Connects a pod.
+    pub fn add(&self, pod: &Pod) -> Result<std::net::IpAddr> {
+        self.namespace.run(|| self.plugin.add(pod))
+    }
+
+    /// The agent's resident memory, in MiB.
+    pub fn agent_memory(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.id()))?;
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+    }
+}
+
+/// A way from a pod of the first node to one of the last.
+pub fn pod_to_pod<'a>(cluster: &Cluster, [client, server]: [&'a Pod; 2]) -> Result<LoadPath<'a>> {
+    let [first, .., last] = [&cluster.nodes[0], &cluster.nodes[cluster.nodes.len() - 1]];
+    first.add(client)?;
+    let address = last.add(server)?;
+    LoadPath::new(&client.namespace, &server.namespace, address)
+}
+
+/// The server with a Network and the nodes, and a kubeconfig for each, which only it can use.
+fn start_api(settings: Settings, namespaces: &[TestNamespace]) -> Result<(Runtime, Vec<String>)> {
+    let bind = || TcpListener::bind("127.0.0.1:0");
+    let mut listeners = namespaces
+        .iter()
+        .map(|n| n.run(bind))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    listeners.push(bind()?);
+    let pki = Pki::new(&["127.0.0.1"])?;
+    let token = Token::generate("bench");
+    let mut kubeconfigs = Vec::new();
+    for listener in &listeners {
+        let url = format!("https://{}", listener.local_addr()?);
+        kubeconfigs.push(pki.kubeconfig(&url, &token.user, &token.secret));
+    }
+    let own = kubeconfigs.pop().context("a kubeconfig of our own")?;
+    let mut resources = built_in_resources()?;
+    resources.push(Resource::from_crd(Network::crd())?);
+    resources.push(Resource::from_crd(NodeNetwork::crd())?);
+    let options = Options {
+        listeners,
+        tls: pki.server_config()?,
+        tokens: vec![token],
+        resources,
+        logs: Arc::new(NoLogs),
+        history: DEFAULT_HISTORY,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.spawn(async { serve(options, std::future::pending()).await });
+    runtime.block_on(async {
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&own)?, &options);
+        create_objects(Client::try_from(config.await?)?, settings).await
+    })?;
+    Ok((runtime, kubeconfigs))
+}
+
+async fn create_objects(client: Client, settings: Settings) -> Result<()> {
+    let network: Network = serde_json::from_value(json!({
+        "apiVersion": "tombolo.dev/v1alpha1", "kind": "Network", "metadata": {"name": CLUSTER},
+        "spec": {
+            "routing": settings.routing,
+            "pools": [{"cidr": "10.244.0.0/16", "blockSize": 20}],
+            "nodeCIDRs": ["172.20.0.0/16"],
+        },
+    }))?;
+    Api::all(client.clone())
+        .create(&PostParams::default(), &network)
+        .await?;
+    for index in 1..=settings.nodes {
+        let block = format!("10.244.{}.0/20", (index - 1) * 16);
+        let node: NodeNetwork = serde_json::from_value(json!({
+            "apiVersion": "tombolo.dev/v1alpha1", "kind": "NodeNetwork",
+            "metadata": {"name": format!("node-{index}")},
+            "spec": {"index": index, "blocks": [block]},
+        }))?;
+        Api::all(client.clone())
+            .create(&PostParams::default(), &node)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! What Tombolo is compared to: the bare kernel, and Debian's CNI plugins.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tombolo_netlink::sysctl;
+use tombolo_testkit::{End, TestNamespace, connect};
+
+use crate::plugin::Plugin;
+
+/// Where the package containernetworking-plugins puts them.
+const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
+
+/// A node with one of Debian's plugins, which takes addresses from `host-local`.
+pub struct DebianNode {
+    pub namespace: TestNamespace,
+    pub plugin: Plugin,
+    _folder: tempfile::TempDir,
+}
+
+impl DebianNode {
+    /// For the plugin `ptp` or `bridge`. Without masquerade, as Tombolo's ADD has none.
+    pub fn new(kind: &str) -> Result<Self> {
+        let program = PathBuf::from(DEBIAN_PLUGINS).join(kind);
+        ensure!(
+            program.exists(),
+            "{} is not there: install the package containernetworking-plugins",
+            program.display()
+        );
+        // On a disk, as Tombolo's.
+        let folder = tempfile::tempdir_in("/var/tmp")?;
+        let plugin = Plugin {
+            program,
+            path: DEBIAN_PLUGINS.into(),
+            config: json!({
+                "cniVersion": "1.0.0", "name": "bench", "type": kind, "mtu": 1500,
+                "bridge": "cni0", "isGateway": true,
+                "ipam": {
+                    "type": "host-local", "dataDir": folder.path(),
+                    "ranges": [[{"subnet": "10.245.0.0/20"}]], "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            }),
+        };
+        let namespace = TestNamespace::new(kind);
+        Ok(Self {
+            namespace,
+            plugin,
+            _folder: folder,
+        })
+    }
+}
+
+/// Two namespaces and one veth pair between them.
+pub struct BareVeth {
+    pub ends: [TestNamespace; 2],
+    pub address: IpAddr,
+}
+
+impl BareVeth {
+    /// With an MTU of 1500.
+    pub fn new() -> Result<Self> {
+        let ends = ["client", "server"].map(TestNamespace::new);
+        let end = |addresses| End {
+            name: "eth0",
+            addresses,
+            ..End::default()
+        };
+        connect(
+            (&ends[0], end(&["10.9.0.1/24"])),
+            (&ends[1], end(&["10.9.0.2/24"])),
+        );
+        Ok(Self {
+            ends,
+            address: "10.9.0.2".parse()?,
+        })
+    }
+}
+
+/// Two nodes that the kernel's VXLAN joins, each with a pod, all of it by routes.
+pub struct KernelVxlan {
+    pub pods: [TestNamespace; 2],
+    pub address: IpAddr,
+    _nodes: [TestNamespace; 2],
+}
+
+impl KernelVxlan {
+    /// With an MTU of 1500 between the nodes and 1450 in pods.
+    pub fn new() -> Result<Self> {
+        let nodes = ["node-1", "node-2"].map(TestNamespace::new);
+        let pods = ["pod-1", "pod-2"].map(TestNamespace::new);
+        let wire = |addresses| End {
+            name: "eth0",
+            addresses,
+            ..End::default()
+        };
+        connect(
+            (&nodes[0], wire(&["172.20.1.11/24"])),
+            (&nodes[1], wire(&["172.20.1.12/24"])),
+        );
+        for (here, there) in [(1, 2), (2, 1)] {
+            let (node, pod) = (&nodes[here - 1], &pods[here - 1]);
+            let gateway = format!("10.246.{here}.1/24");
+            let address = format!("10.246.{here}.2/24");
+            let port = |name, address| End {
+                name,
+                mtu: Some(1450),
+                addresses: address,
+                ..End::default()
+            };
+            connect(
+                (node, port("pod", &[gateway.as_str()])),
+                (pod, port("eth0", &[address.as_str()])),
+            );
+            node.run(|| sysctl::write("net/ipv4/ip_forward", "1"))?;
+            ip(pod, &format!("route add default via 10.246.{here}.1"))?;
+            let commands = [
+                // As an agent of its own does it: peers known, nothing learned, no checksums outside.
+                format!(
+                    "link add vxlan0 mtu 1450 address 02:00:00:00:00:0{here} type vxlan id 1 dstport 4789 \
+                     dev eth0 local 172.20.1.1{here} remote 172.20.1.1{there} nolearning noudpcsum"
+                ),
+                "link set vxlan0 up".into(),
+                format!("address add 10.246.{here}.0/32 dev vxlan0"),
+                format!("neighbour add 10.246.{there}.0 lladdr 02:00:00:00:00:0{there} dev vxlan0"),
+                format!("route add 10.246.{there}.0/24 via 10.246.{there}.0 dev vxlan0 onlink"),
+            ];
+            for command in &commands {
+                ip(node, command)?;
+            }
+        }
+        Ok(Self {
+            pods,
+            address: "10.246.2.2".parse()?,
+            _nodes: nodes,
+        })
+    }
+}
+
+/// Runs `ip` of iproute2 in a namespace.
+fn ip(namespace: &TestNamespace, arguments: &str) -> Result<()> {
+    let status = namespace
+        .command("ip")
+        .args(arguments.split_whitespace())
+        .status();
+    let status = status.context("run `ip`: install the package iproute2")?;
+    ensure!(
+        status.success(),
+        "`ip {arguments}` failed in {}",
+        namespace.name()
+    );
+    Ok(())
+}

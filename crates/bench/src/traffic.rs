@@ -1,0 +1,154 @@
+//! What goes through: TCP over our paths and over those of the peers.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::cluster::{Cluster, Settings, pod_to_pod};
+use crate::figure::{Bound, Figure, Unit};
+use crate::load::{LoadPath, Mode};
+use crate::peers::{BareVeth, DebianNode, KernelVxlan};
+use crate::plugin::Pod;
+use crate::rounds::{Effort, alternate};
+
+/// Rounds of each figure.
+const ROUNDS: usize = 60;
+
+/// All modes, with what they are called.
+const MODES: [(Mode, &str); 3] = [
+    (Mode::Stream, "stream"),
+    (Mode::RequestResponse, "request/response"),
+    (Mode::ConnectRequestResponse, "connect/request/response"),
+];
+
+/// A peer, and the least ratio to it in each mode.
+type Peer<'a> = (&'a str, &'a LoadPath<'a>, [f64; 3]);
+
+/// Pod to pod on one node, without and with flows tracked, against a bare veth and Debian's bridge.
+pub fn same_node(effort: Effort) -> Result<Vec<Figure>> {
+    let bare = BareVeth::new()?;
+    let debian = DebianNode::new("bridge")?;
+    let bridged = [Pod::new("bridged-1"), Pod::new("bridged-2")];
+    debian.namespace.run(|| debian.plugin.add(&bridged[0]))?;
+    let address = debian.namespace.run(|| debian.plugin.add(&bridged[1]))?;
+    let bare = LoadPath::new(&bare.ends[0], &bare.ends[1], bare.address)?;
+    let bridge = LoadPath::new(&bridged[0].namespace, &bridged[1].namespace, address)?;
+    let settings = Settings {
+        nodes: 1,
+        routing: "direct",
+        track_flows: false,
+    };
+    let bounds = [0.95; 3];
+    let peers = [
+        ("a bare veth", &bare, bounds),
+        ("Debian's bridge", &bridge, [1.0; 3]),
+    ];
+    ours_and_peers("pod to pod, same node", settings, &peers, effort)
+}
+
+/// Pod to pod across nodes without encapsulation, without and with flows tracked, against the nodes' own traffic.
+/// A wire between nodes is a veth pair here, and nodes without Tombolo have nothing else on it.
+pub fn direct(effort: Effort) -> Result<Vec<Figure>> {
+    let bare = BareVeth::new()?;
+    let nodes = LoadPath::new(&bare.ends[0], &bare.ends[1], bare.address)?;
+    let settings = Settings {
+        nodes: 2,
+        routing: "direct",
+        track_flows: false,
+    };
+    let peers = [("node to node", &nodes, [0.88, 0.94, 0.94])];
+    ours_and_peers("across nodes, direct", settings, &peers, effort)
+}
+
+/// Pod to pod across nodes in the overlay, against the kernel's own VXLAN.
+pub fn vxlan(effort: Effort) -> Result<Vec<Figure>> {
+    let kernel = KernelVxlan::new()?;
+    let theirs = LoadPath::new(&kernel.pods[0], &kernel.pods[1], kernel.address)?;
+    let settings = Settings {
+        nodes: 2,
+        routing: "vxlan",
+        track_flows: false,
+    };
+    let cluster = Cluster::start(settings)?;
+    let pods = [Pod::new("client"), Pod::new("server")];
+    let ours = pod_to_pod(&cluster, [&pods[0], &pods[1]])?;
+    let peers = [("the kernel's VXLAN", &theirs, [1.0; 3])];
+    let mut figures = Vec::new();
+    for mode in MODES {
+        figures.extend(compare(
+            "across nodes, VXLAN",
+            mode,
+            &[&ours],
+            &[""],
+            &peers,
+            effort,
+        )?);
+    }
+    Ok(figures)
+}
+
+/// One cluster as it is, and one that tracks flows, in the same rounds as the peers.
+fn ours_and_peers(what: &str, settings: Settings, peers: &[Peer<'_>], effort: Effort) -> Result<Vec<Figure>> {
+    let plain = Cluster::start(settings)?;
+    let tracking = Cluster::start(Settings {
+        track_flows: true,
+        ..settings
+    })?;
+    let pods = ["client", "server", "tracked-client", "tracked-server"].map(Pod::new);
+    let ours = [
+        &pod_to_pod(&plain, [&pods[0], &pods[1]])?,
+        &pod_to_pod(&tracking, [&pods[2], &pods[3]])?,
+    ];
+    let mut figures = Vec::new();
+    for mode in MODES {
+        figures.extend(compare(
+            what,
+            mode,
+            &ours,
+            &["", ", flows tracked"],
+            peers,
+            effort,
+        )?);
+    }
+    Ok(figures)
+}
+
+/// Each of ours against each peer in one mode.
+fn compare(
+    what: &str,
+    (mode, mode_name): (Mode, &str),
+    ours: &[&LoadPath<'_>],
+    variants: &[&str],
+    peers: &[Peer<'_>],
+    effort: Effort,
+) -> Result<Vec<Figure>> {
+    let paths: Vec<&LoadPath<'_>> = ours
+        .iter()
+        .copied()
+        .chain(peers.iter().map(|(_, path, _)| *path))
+        .collect();
+    let duration = Duration::from_millis(if effort == Effort::Quick { 100 } else { 200 });
+    let (unit, scale) = match mode {
+        Mode::Stream => (Unit::GigabitsPerSecond, 1e-9),
+        _ => (Unit::PerSecond, 1.0),
+    };
+    let samples = alternate(effort.rounds(ROUNDS), paths.len(), |which| {
+        Ok(paths[which].measure(mode, duration)? * scale)
+    })?;
+    let mut figures = Vec::new();
+    let (own, theirs) = samples.split_at(ours.len());
+    for (own, variant) in own.iter().zip(variants) {
+        for ((peer, _, bounds), theirs) in peers.iter().zip(theirs) {
+            let at = MODES.iter().position(|(m, _)| *m == mode).unwrap_or_default();
+            let what = format!("{what}{variant}: {mode_name}");
+            figures.push(Figure::compared(
+                &what,
+                unit,
+                own,
+                (peer, theirs),
+                Bound::AtLeast(bounds[at]),
+            ));
+        }
+    }
+    Ok(figures)
+}
