@@ -1,4 +1,7 @@
 //! What leaves the cluster under the node's own address: one rule, in an nftables table of our own.
+//!
+//! A rule that translates makes the kernel track every connection that its stack sees. The outer packets of the
+//! overlay are none, and are kept out: tracking them would cost each a twentieth of its whole way.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,6 +9,7 @@ use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
 
 use ipnet::IpNet;
+use tombolo_cni::HOST_LINK_PREFIX;
 use tombolo_layout::Masquerade;
 
 /// Why the rule is not there.
@@ -21,11 +25,11 @@ pub enum Error {
     Refused(String),
 }
 
-/// Puts the rule in force, in place of what there was, in one step.
+/// Puts the rule in force, in place of what there was, in one step; with the overlay's UDP port, where there is one.
 ///
 /// # Errors
 /// What there was is then still in force.
-pub fn apply(masquerade: &Masquerade) -> Result<(), Error> {
+pub fn apply(masquerade: &Masquerade, overlay_port: Option<u16>) -> Result<(), Error> {
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
@@ -35,7 +39,7 @@ pub fn apply(masquerade: &Masquerade) -> Result<(), Error> {
         .map_err(Error::Missing)?;
     if let Some(mut stdin) = child.stdin.take() {
         // What nft has to say about an input cut short is better than "broken pipe".
-        let _ = stdin.write_all(rules(masquerade).as_bytes());
+        let _ = stdin.write_all(rules(masquerade, overlay_port).as_bytes());
     }
     let output = child.wait_with_output().map_err(Error::Missing)?;
     if output.status.success() {
@@ -48,7 +52,7 @@ pub fn apply(masquerade: &Masquerade) -> Result<(), Error> {
 }
 
 /// The whole table. Made before it is deleted, since only what exists can be.
-fn rules(masquerade: &Masquerade) -> String {
+fn rules(masquerade: &Masquerade, overlay_port: Option<u16>) -> String {
     let mut text = String::from("table inet tombolo\ndelete table inet tombolo\ntable inet tombolo {\n");
     for (family, v4) in [("ip", true), ("ip6", false)] {
         set(&mut text, family, "pods", v4, &masquerade.pods);
@@ -61,8 +65,25 @@ fn rules(masquerade: &Masquerade) -> String {
             "    {family} saddr @pods_{family} {family} daddr != @cluster_{family} masquerade"
         );
     }
-    text.push_str("  }\n}\n");
+    text.push_str("  }\n");
+    if let Some(port) = overlay_port {
+        untracked(&mut text, port);
+    }
+    text.push_str("}\n");
     text
+}
+
+/// What pods send to the same port is not the overlay's, and may have to be translated.
+fn untracked(text: &mut String, port: u16) {
+    for (hook, condition) in [
+        ("prerouting", format!("iifname != \"{HOST_LINK_PREFIX}*\" ")),
+        ("output", String::new()),
+    ] {
+        let _ = writeln!(
+            text,
+            "  chain {hook} {{\n    type filter hook {hook} priority raw; policy accept;\n    udp dport {port} {condition}notrack\n  }}"
+        );
+    }
 }
 
 fn set(text: &mut String, family: &str, name: &str, v4: bool, ranges: &BTreeSet<IpNet>) {
@@ -108,6 +129,18 @@ table inet tombolo {
   }
 }
 ";
-        assert_eq!(rules(&masquerade), expected);
+        assert_eq!(rules(&masquerade, None), expected);
+        let untracked = "  chain prerouting {
+    type filter hook prerouting priority raw; policy accept;
+    udp dport 4789 iifname != \"tmb*\" notrack
+  }
+  chain output {
+    type filter hook output priority raw; policy accept;
+    udp dport 4789 notrack
+  }
+}
+";
+        let with_overlay = [expected.strip_suffix("}\n").unwrap(), untracked].concat();
+        assert_eq!(rules(&masquerade, Some(4789)), with_overlay);
     }
 }

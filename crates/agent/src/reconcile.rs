@@ -15,8 +15,8 @@ use crate::{kernel_routes, masquerade, overlay, sysctls};
 /// Makes the kernel what the layout asks for.
 pub struct Reconciler {
     datapath: Arc<Datapath>,
-    /// The rule in force, as far as is known: asking costs as much as setting.
-    masquerade: Option<Masquerade>,
+    /// The rule in force and the overlay's port, as far as is known: asking costs as much as setting.
+    masquerade: Option<(Masquerade, Option<u16>)>,
     /// Whether all programs are this agent's; until its tables are filled, those of before may go on
     /// with theirs.
     programs_are_ours: bool,
@@ -51,7 +51,7 @@ impl Reconciler {
             self.programs_are_ours = replaced.is_ok();
             keep(replaced.map_err(Error::from));
         }
-        keep(self.masquerade(&desired.masquerade));
+        keep(self.masquerade(desired));
         match Netlink::open() {
             Ok(mut netlink) => {
                 if desired.overlay.is_none() {
@@ -106,10 +106,15 @@ impl Reconciler {
         Ok(())
     }
 
-    fn masquerade(&mut self, wanted: &Masquerade) -> Result<(), Error> {
-        if self.masquerade.as_ref() != Some(wanted) {
-            masquerade::apply(wanted)?;
-            self.masquerade = Some(wanted.clone());
+    fn masquerade(&mut self, desired: &Desired) -> Result<(), Error> {
+        let wanted = (
+            desired.masquerade.clone(),
+            desired.overlay.map(|overlay| overlay.port),
+        );
+        if self.masquerade.as_ref() != Some(&wanted) {
+            let (masquerade, overlay_port) = &wanted;
+            masquerade::apply(masquerade, *overlay_port)?;
+            self.masquerade = Some(wanted);
         }
         Ok(())
     }

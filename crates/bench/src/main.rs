@@ -106,7 +106,7 @@ fn run(cli: &Cli) -> Result<()> {
         "the benchmarks make network namespaces: run them as root"
     );
     interrupt::notice()?;
-    priority::raise()?;
+    let _priority = priority::Priority::raise()?;
     let effort = if cli.quick { Effort::Quick } else { Effort::Full };
     let mut figures = Vec::new();
     for &group in Group::value_variants() {
