@@ -129,6 +129,22 @@ fn by_kubectl(original: &Value, patch: &Value) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Whether a patch that sets an order deletes a container of the original and adds one. Kubernetes'
+/// code then appends into the very slice that it afterwards reads the server's order from, and where
+/// the added one ends up depends on how far that slice had shrunk: no order to promise.
+fn shares_a_slice(original: &Value, patch: &Value) -> bool {
+    let names = |list: &Value, deleted: bool| -> Vec<Value> {
+        let items = list["containers"].as_array().into_iter().flatten();
+        let kept = items.filter(|c| c.get("$patch").is_some() == deleted);
+        kept.map(|c| c["name"].clone()).collect()
+    };
+    let there = names(&original["spec"], false);
+    let patch = &patch["spec"];
+    patch.get("$setElementOrder/containers").is_some()
+        && names(patch, true).iter().any(|name| there.contains(name))
+        && names(patch, false).iter().any(|name| !there.contains(name))
+}
+
 /// Without what Go's types add or leave out when it is empty.
 fn without_empty(value: &Value) -> Value {
     let is_empty = |v: &Value| v.is_null() || *v == json!({}) || *v == json!([]);
@@ -161,6 +177,7 @@ proptest! {
 
     #[test]
     fn it_does_what_kubernetes_does(original in pod(), patch in patch()) {
+        prop_assume!(!shares_a_slice(&original, &patch));
         let wanted = by_kubectl(&original, &patch);
         let got = patched(original, patch).unwrap();
         prop_assert_eq!(without_empty(&got), without_empty(&wanted));
