@@ -121,7 +121,14 @@ impl Ours {
         ];
         let mut figures = Vec::new();
         for mode in MODES {
-            figures.extend(compare(what, mode, &paths, &["", ", flows tracked"], peers, effort)?);
+            figures.extend(compare(
+                what,
+                mode,
+                &paths,
+                &["", ", flows tracked"],
+                peers,
+                effort,
+            )?);
         }
         Ok(figures)
     }
@@ -159,13 +166,7 @@ fn compare(
         for ((peer, _, bounds), theirs) in peers.iter().zip(theirs) {
             let at = MODES.iter().position(|(m, _)| *m == mode).unwrap_or_default();
             let what = format!("{what}{variant}: {mode_name}");
-            figures.push(Figure::compared(
-                &what,
-                unit,
-                own,
-                (peer, theirs),
-                bounds[at],
-            ));
+            figures.push(Figure::compared(&what, unit, own, (peer, theirs), bounds[at]));
         }
     }
     Ok(figures)
