@@ -50,6 +50,9 @@ pub struct Route {
     /// `Direct`: the next hop's address on that uplink (of either family). `Overlay`: the remote
     /// tunnel endpoint. `Local`: unspecified.
     pub next_hop: Addr,
+    /// Zero: only makes the layout another.
+    #[cfg(feature = "abi-next")]
+    pub added: u32,
 }
 
 /// A MAC address that a node's uplinks may send from.
@@ -65,5 +68,6 @@ pub struct MacKey {
 }
 
 const _: () = assert!(size_of::<RouteKey>() == 20);
+#[cfg(not(feature = "abi-next"))]
 const _: () = assert!(size_of::<Route>() == 28);
 const _: () = assert!(size_of::<MacKey>() == 12);

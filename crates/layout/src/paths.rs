@@ -142,6 +142,7 @@ impl Path {
             mtu,
             ifindex,
             next_hop: next_hop.into(),
+            ..Route::default()
         }
     }
 

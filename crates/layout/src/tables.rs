@@ -115,6 +115,7 @@ impl Tables<'_> {
             mtu: pod_mtu,
             ifindex: 0,
             next_hop: Addr::UNSPECIFIED,
+            ..Route::default()
         };
         for &block in &self.own.blocks {
             self.routes.insert(key(block), row(RouteKind::Pods));
