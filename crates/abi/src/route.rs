@@ -56,6 +56,9 @@ pub struct Route {
     /// `Overlay` with an `underlay_ifindex`: the next hop's address on that uplink (of either family).
     /// Otherwise unspecified.
     pub underlay_next_hop: Addr,
+    /// Zero: only makes the layout another.
+    #[cfg(feature = "abi-next")]
+    pub added: u32,
 }
 
 /// A MAC address that a node's uplinks may send from.
@@ -71,5 +74,6 @@ pub struct MacKey {
 }
 
 const _: () = assert!(size_of::<RouteKey>() == 20);
+#[cfg(not(feature = "abi-next"))]
 const _: () = assert!(size_of::<Route>() == 48);
 const _: () = assert!(size_of::<MacKey>() == 12);
