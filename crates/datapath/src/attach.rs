@@ -75,6 +75,27 @@ impl Target<'_> {
         failed(what, self.hook, self.device, source)
     }
 
+    /// Whether a program is attached there, by what is pinned.
+    pub fn is_attached(&self) -> Result<bool> {
+        let pinned = match bpf::open(self.pin, false) {
+            Ok(pinned) => pinned,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => {
+                return Err(Error::Pin {
+                    what: "open",
+                    path: self.pin.to_owned(),
+                    source,
+                });
+            }
+        };
+        match link::state(pinned.as_fd()) {
+            Some(state) => Ok(state.ifindex == self.ifindex),
+            None => {
+                clsact::is_attached(self.ifindex, direction(self.hook)).map_err(|e| self.error("look at", e))
+            }
+        }
+    }
+
     /// Attaches the program, or replaces the one that is there.
     pub fn attach(&self, tcx: bool) -> Result<()> {
         if self.replace(Some(self.ifindex))? {
