@@ -12,6 +12,8 @@ mod common;
 mod chain;
 mod check;
 mod collect;
+mod faults;
+mod shipped;
 mod status;
 
 /// Blocks of a node for pods of both families.
