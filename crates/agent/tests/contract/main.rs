@@ -13,6 +13,7 @@ mod chain;
 mod check;
 mod collect;
 mod faults;
+mod histories;
 mod shipped;
 mod status;
 
