@@ -14,13 +14,11 @@ use std::{
 
 use common::{
     bed::{Bed, Other, eventually, ifindex, run},
-    cluster::{Cluster, FAMILIES, Family, MTU, V4, V6},
+    cluster::{Cluster, FAMILIES, Family, MTU, OVERLAY_PORT, V4, V6},
     frame::{Frame, IcmpError, ip},
 };
 use tombolo_abi::{Hook, Outcome};
 use tombolo_datapath::Attach;
-
-const VXLAN_PORT: u16 = 8472;
 
 /// A node with two pods, and at the other end of its uplink a namespace that plays everybody else.
 struct Node {
@@ -99,7 +97,7 @@ impl Node {
         run("ip route add 172.20.0.0/16 via 172.20.1.1");
         run("ip -6 route add fd00:20::/32 via fd00:20:1::1");
         run(&format!(
-            "ip link add tombolo_vxlan mtu {MTU} type vxlan external dstport {VXLAN_PORT} nolearning udp6zerocsumrx"
+            "ip link add tombolo_vxlan mtu {MTU} type vxlan external dstport {OVERLAY_PORT} nolearning udp6zerocsumrx"
         ));
         run("ip link set tombolo_vxlan arp off addrgenmode none up");
         run("ip route add 10.244.0.0/16 dev tombolo_vxlan src 172.20.1.11");
@@ -171,7 +169,7 @@ impl Node {
         bytes.extend(frame);
         self.wire.run(move || {
             let socket = UdpSocket::bind((from, 0)).unwrap();
-            socket.send_to(&bytes, (to, VXLAN_PORT)).unwrap();
+            socket.send_to(&bytes, (to, OVERLAY_PORT)).unwrap();
         });
     }
 }
@@ -307,7 +305,7 @@ fn overlay_packets_that_must_not_be() {
 #[test]
 fn errors_about_overlay_packets_go_back_through_the_tunnel() {
     let node = Node::new(Attach::Auto);
-    let wire = listen(&node.wire, V4.node_3, VXLAN_PORT);
+    let wire = listen(&node.wire, V4.node_3, OVERLAY_PORT);
     for f in FAMILIES {
         let frame = Frame::udp(f.pod_3, f.a).summed().ttl(1);
         node.expect(Hook::FromOverlay, Outcome::TtlExceeded, "refusal", || {
@@ -322,10 +320,18 @@ fn errors_about_overlay_packets_go_back_through_the_tunnel() {
 
 #[test]
 fn pods_and_the_node_reach_overlay_nodes() {
-    for attach in [Attach::Tcx, Attach::Clsact] {
+    let ways = [
+        (Attach::Tcx, false),
+        (Attach::Clsact, false),
+        (Attach::Auto, true),
+    ];
+    for (attach, underlay_known) in ways {
         std::thread::spawn(move || {
             let node = Node::new(attach);
-            let wire = listen(&node.wire, V4.node_3, VXLAN_PORT);
+            if underlay_known {
+                node.cluster.know_the_underlay();
+            }
+            let wire = listen(&node.wire, V4.node_3, OVERLAY_PORT);
             for f in FAMILIES {
                 let to = SocketAddr::new(ip(f.pod_3), 9);
                 node.pod_a.run(move || {
@@ -353,7 +359,12 @@ fn pods_and_the_node_reach_overlay_nodes() {
                 );
             }
             assert_eq!(node.counted(Hook::FromPod), [(Outcome::Encapsulated, 2)].into());
-            assert_eq!(node.counted(Hook::ToOverlay), [(Outcome::Encapsulated, 4)].into());
+            // What a program has encapsulated does not pass the device.
+            let by_device = if underlay_known { 2 } else { 4 };
+            assert_eq!(
+                node.counted(Hook::ToOverlay),
+                [(Outcome::Encapsulated, by_device)].into()
+            );
             assert_eq!(
                 node.counted(Hook::ToUplink).get(&Outcome::Routed),
                 Some(&4),
