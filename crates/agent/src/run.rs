@@ -14,6 +14,7 @@ use tombolo_datapath::{Datapath, Options};
 use tombolo_ipam::AddressStore;
 use tombolo_netlink::Namespace;
 
+use crate::caller::Caller;
 use crate::control::{Control, Outcome, Trigger};
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
@@ -111,7 +112,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     });
     let listener = tokio::net::UnixListener::from_std(listener).map_err(Error::Serve)?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let serve = axum::serve(listener, server::router(server)).with_graceful_shutdown(async {
+    let service = server::router(server).into_make_service_with_connect_info::<Caller>();
+    let serve = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = ended.await;
     });
     let mut serve = tokio::spawn(serve.into_future());
@@ -151,6 +153,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         store: Arc::new(store),
         datapath: Arc::new(datapath),
         journal: Journal::open(&args.state_dir).map_err(Error::file("make a folder in", &args.state_dir))?,
+        state_dir: args.state_dir.clone(),
         settings,
         turns: Turns::new(),
         own_namespace: Namespace::current()?,
