@@ -14,6 +14,7 @@
 mod api;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -50,6 +51,8 @@ pub struct Node {
     pub namespace: TestNamespace,
     pub outside: TestNamespace,
     pub api: Api,
+    /// More arguments of the agent, from its next start on.
+    pub agent_args: Vec<OsString>,
     bpffs: Bpffs,
     folder: tempfile::TempDir,
 }
@@ -98,6 +101,7 @@ impl Node {
             bpffs: Bpffs::new(),
             folder,
             agent: None,
+            agent_args: Vec::new(),
         }
     }
 
@@ -120,6 +124,7 @@ impl Node {
             .arg(self.socket())
             .arg("--bpffs")
             .arg(self.pins())
+            .args(&self.agent_args)
             .stdin(Stdio::null());
         Process::spawn(&mut command)
     }
