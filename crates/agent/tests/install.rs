@@ -115,7 +115,7 @@ fn the_configuration_comes_when_pods_can_be_served_and_stays() {
         "socket": node.socket(), "stateDir": node.state_dir(),
     });
     let expected = json!({
-        "cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"], "name": "tombolo", "plugins": [ours],
+        "cniVersion": "1.0.0", "cniVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"], "name": "tombolo", "plugins": [ours],
     });
     assert_eq!(list, expected);
     let pod = Pod::new();

@@ -9,6 +9,7 @@ use tombolo_cri::Cni;
 use tombolo_netlink::sysctl;
 use tombolo_testkit::{End, TestNamespace, connect};
 
+use crate::cluster::STATE_ROOT;
 use crate::plugin::Plugin;
 
 /// Where the package containernetworking-plugins puts them.
@@ -31,7 +32,7 @@ impl DebianNode {
             program.display()
         );
         // On a disk, as Tombolo's.
-        let folder = tempfile::tempdir_in("/var/tmp")?;
+        let folder = tempfile::tempdir_in(STATE_ROOT)?;
         let plugin = Plugin {
             program,
             path: DEBIAN_PLUGINS.into(),

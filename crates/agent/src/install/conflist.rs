@@ -13,7 +13,7 @@ const NETWORK: &str = "tombolo";
 pub fn text(socket: &Path, state_dir: &Path) -> Vec<u8> {
     let list = json!({
         "cniVersion": Version::V1_0_0,
-        "cniVersions": [Version::V1_0_0, Version::V1_1_0],
+        "cniVersions": Version::ALL,
         "name": NETWORK,
         "plugins": [{
             "type": PLUGIN_NAME,
