@@ -18,6 +18,7 @@ use crate::caller::Caller;
 use crate::control::{Control, Outcome, Trigger};
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
+use crate::install::Installer;
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
 use crate::objects::Objects;
@@ -68,6 +69,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         listener,
         endpoints,
         known,
+        installer,
     } = takeover.await.map_err(|panic| Error::Start {
         what: "the agent",
         source: panic.into(),
@@ -94,7 +96,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         outcome,
         metrics: metrics.clone(),
     };
-    control.start(trigger)?;
+    control.start(trigger, installer)?;
     tokio::spawn(status::publish(
         client,
         args.node.clone(),
@@ -136,12 +138,18 @@ struct TakenOver {
     listener: UnixListener,
     endpoints: Arc<Endpoints>,
     known: Option<PodSettings>,
+    installer: Installer,
 }
 
 /// Becomes the node's agent; blocks. Listens before it settles what plugins left while there was no
 /// agent, and accepts nobody before that (see `tombolo_cni::released`).
 fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Result<TakenOver, Error> {
-    let lock = socket::lock(&args.state_dir)?;
+    let lock = socket::lock(&args.state_dir, socket::TAKE_OVER_DEADLINE)?;
+    let mut installer = Installer::new(args)?;
+    if let Err(error) = installer.install_plugin() {
+        // Pods that are there do not need it, and the control loop tries again.
+        tracing::error!("{error}");
+    }
     let store = AddressStore::open(&args.state_dir.join("addresses.redb"), REST)?;
     let options = Options {
         directory: args.bpffs.clone(),
@@ -170,6 +178,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         listener,
         endpoints,
         known,
+        installer,
     })
 }
 

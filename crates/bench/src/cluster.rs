@@ -16,6 +16,7 @@ use kube::{Client, Config, CustomResourceExt};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_cri::Cni;
 use tombolo_kube::{CLUSTER, Network, NodeNetwork};
 use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for_some};
 
@@ -53,6 +54,8 @@ pub struct Node {
     agent: Process,
     pub namespace: TestNamespace,
     pub plugin: Plugin,
+    /// Where the agent has installed it for a container runtime.
+    pub cni: Cni,
     _bpffs: Bpffs,
     _folder: tempfile::TempDir,
 }
@@ -93,13 +96,22 @@ impl Node {
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("kubeconfig"), kubeconfig)?;
         let log = std::fs::File::create(at("agent.log"))?;
-        let mut command = namespace.command(own_program("tombolo")?);
+        let cni = Cni {
+            bin_dir: at("cni/bin"),
+            conf_dir: at("cni/net.d"),
+        };
+        // In a mount namespace of its own, which a runtime can join: they must see the same pods' namespaces.
+        let mut command = namespace.command("unshare");
         command
+            .arg("--mount")
+            .arg(own_program("tombolo")?)
             .args(["agent", "--node", name, "--metrics", "127.0.0.1:9440"])
             .args(["--kubeconfig".into(), at("kubeconfig")])
             .args(["--state-dir".into(), at("state")])
             .args(["--socket".into(), at("agent.sock")])
             .args(["--bpffs".into(), bpffs.path().join("tombolo")])
+            .args(["--cni-bin-dir".into(), cni.bin_dir.clone()])
+            .args(["--cni-conf-dir".into(), cni.conf_dir.clone()])
             .args(settings.track_flows.then_some("--track-flows"))
             .stdin(Stdio::null())
             .stderr(log);
@@ -117,6 +129,7 @@ impl Node {
             agent,
             namespace,
             plugin,
+            cni,
             _bpffs: bpffs,
             _folder: folder,
         };
@@ -140,6 +153,11 @@ impl Node {
     /// Connects a pod.
     pub fn add(&self, pod: &Pod) -> Result<std::net::IpAddr> {
         self.namespace.run(|| self.plugin.add(pod))
+    }
+
+    /// The mount namespace that the agent is in.
+    pub fn mounts(&self) -> PathBuf {
+        format!("/proc/{}/ns/mnt", self.agent.id()).into()
     }
 
     /// The agent's resident memory, in MiB.

@@ -16,6 +16,7 @@ mod faults;
 mod plugin;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -52,6 +53,8 @@ pub struct Node {
     pub namespace: TestNamespace,
     pub outside: TestNamespace,
     pub api: Api,
+    /// More arguments of the agent, from its next start on.
+    pub agent_args: Vec<OsString>,
     bpffs: Bpffs,
     folder: tempfile::TempDir,
 }
@@ -100,6 +103,7 @@ impl Node {
             bpffs: Bpffs::new(),
             folder,
             agent: None,
+            agent_args: Vec::new(),
         }
     }
 
@@ -122,6 +126,7 @@ impl Node {
             .arg(self.socket())
             .arg("--bpffs")
             .arg(self.pins())
+            .args(&self.agent_args)
             .env(fault::FILE, self.fault_file())
             .stdin(Stdio::null());
         Process::spawn(&mut command)
