@@ -20,6 +20,7 @@ use tombolo_netlink::{Mac, Namespace, Netlink};
 use crate::error::Error;
 use crate::inside::Inside;
 use crate::journal::Journal;
+use crate::slow_path::Others;
 use crate::socket::Lock;
 use crate::turns::Turns;
 use crate::wiring::{PodLink, gateway};
@@ -28,7 +29,7 @@ use crate::wiring::{PodLink, gateway};
 const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What pods are given besides their addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSettings {
     /// The MTU of new pods, in bytes of the IP packet.
     pub mtu: u16,
@@ -66,7 +67,8 @@ impl Endpoints {
             self.journal
                 .begin(&owner)
                 .map_err(io("note that an ADD begins"))?;
-            let made = self.make(&mut host, &pod, &inside, &wanted, &settings);
+            let others = Others::of_new(request.egress_limit);
+            let made = self.make(&mut host, &pod, &inside, &wanted, &settings, others);
             if made.is_ok() || self.store.get(&owner).is_ok_and(|held| held.is_none()) {
                 self.journal
                     .end(&owner)
@@ -83,6 +85,7 @@ impl Endpoints {
         inside: &Inside,
         wanted: &Request,
         settings: &PodSettings,
+        others: Others,
     ) -> Result<AddResponse, CniError> {
         let owner = &wanted.owner;
         // The disk takes as long as the kernel does: both work at once, and nobody is told before both are done.
@@ -92,7 +95,7 @@ impl Endpoints {
         let link = pod_link(&attachment, &host_name, settings);
         let made = link.create(host, pod);
         let wired = match &made {
-            Ok(index) => self.wire(host, inside, &link, *index),
+            Ok(index) => self.wire(host, inside, &link, *index, others),
             Err(error) if error.errno() == Some(Errno::EEXIST) => Err(exists_already(owner, &host_name)),
             Err(error) => Err(kernel(error)),
         };
@@ -126,8 +129,9 @@ impl Endpoints {
         inside: &Inside,
         link: &PodLink<'_>,
         index: u32,
+        others: Others,
     ) -> Result<(), CniError> {
-        link.open_host(host, &self.datapath, index)
+        link.open_host(host, &self.datapath, index, others)
             .map_err(|e| kernel(&e))?;
         inside.begin(link.addresses);
         let host_side = link.configure_host(host, index);

@@ -205,6 +205,27 @@ impl Config {
         })
     }
 
+    /// Whether the runtime asks for a limit on what the pod sends: the capability `bandwidth` (CNI
+    /// CONVENTIONS), which a configuration declares for us only where a plugin after ours shapes.
+    ///
+    /// # Errors
+    /// Code 7 when the rate is none.
+    pub fn egress_limit(&self) -> Result<bool> {
+        let bandwidth = self.raw.runtime_config.as_ref().and_then(|c| c.get("bandwidth"));
+        let Some(rate) = bandwidth
+            .and_then(|b| b.get("egressRate"))
+            .filter(|r| !r.is_null())
+        else {
+            return Ok(false);
+        };
+        let bits = rate.as_u64().ok_or_else(|| {
+            invalid(format!(
+                "the bandwidth's \"egressRate\" is {rate} and must be a number of bits per second"
+            ))
+        })?;
+        Ok(bits > 0)
+    }
+
     /// Addresses that the runtime wants for the pod: the capability `ips`, or the older
     /// `args.cni.ips` (CNI CONVENTIONS). A prefix length behind an address means nothing here.
     ///
@@ -317,6 +338,27 @@ mod tests {
             Version::V0_4_0
         );
         assert_eq!(Config::version_for_errors(b"nonsense"), Version::V1_1_0);
+    }
+
+    #[test]
+    fn a_limit_on_what_the_pod_sends_is_a_rate() {
+        let of = |runtime_config: &str| {
+            let json = format!(r#"{{"cniVersion":"1.0.0","name":"n","runtimeConfig":{runtime_config}}}"#);
+            Config::parse(json.as_bytes()).unwrap().egress_limit()
+        };
+        for (runtime_config, expected) in [
+            ("null", false),
+            ("{}", false),
+            (r#"{"bandwidth":{"ingressRate":1000}}"#, false),
+            (r#"{"bandwidth":{"ingressRate":1000,"egressRate":0}}"#, false),
+            (r#"{"bandwidth":{"egressRate":1000,"egressBurst":1000}}"#, true),
+        ] {
+            assert_eq!(of(runtime_config).unwrap(), expected, "{runtime_config}");
+        }
+        assert_eq!(
+            of(r#"{"bandwidth":{"egressRate":"1M"}}"#).unwrap_err().code,
+            code::INVALID_CONFIG
+        );
     }
 
     #[test]

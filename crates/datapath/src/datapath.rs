@@ -12,7 +12,8 @@ use tombolo_abi::Hook;
 use crate::{
     Attach, Error, Packet, Result, Run, Tables,
     attach::{self, Target},
-    bpf, object,
+    bpf::{self, link},
+    object,
     pins::Pins,
 };
 
@@ -99,6 +100,21 @@ impl Datapath {
 
     /// Attaches a hook's program to a device; fine if it is attached.
     pub fn attach(&self, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
+        self.attach_by(self.attach, hook, device, ifindex)
+    }
+
+    /// The same, and leaves the device's ingress qdisc to somebody else: by tcx, which needs none, where
+    /// the kernel has it (Linux 6.6).
+    pub fn attach_beside(&self, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
+        let attach = if link::is_supported() {
+            Attach::Tcx
+        } else {
+            self.attach
+        };
+        self.attach_by(attach, hook, device, ifindex)
+    }
+
+    fn attach_by(&self, attach: Attach, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
         let pin = self.pins.link(device, hook);
         Target {
             hook,
@@ -107,7 +123,7 @@ impl Datapath {
             ifindex,
             pin: &pin,
         }
-        .attach(self.attach.is_tcx(hook))
+        .attach(attach.is_tcx(hook))
     }
 
     /// Detaches all programs from a device; fine if none is attached, or the device is gone.

@@ -63,6 +63,12 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
             icmp_source_v4: own.primary(true).map_or(Addr::UNSPECIFIED, Addr::from),
             icmp_source_v6: own.primary(false).map_or(Addr::UNSPECIFIED, Addr::from),
             prefix_lens: prefix_lens(&routes),
+            overlay_port: if settings.overlays() {
+                settings.overlay_port.to_be()
+            } else {
+                0
+            },
+            pad: [0; 2],
         },
         routes,
         uplink_macs: macs,

@@ -24,6 +24,7 @@ pub const NODE_2_MAC: [u8; 6] = [2, 0, 0, 0, 2, 0];
 pub const NODE_4_MAC: [u8; 6] = [2, 0, 0, 0, 4, 0];
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 9, 9];
 pub const MTU: u16 = 1450;
+pub const OVERLAY_PORT: u16 = 8472;
 
 pub const DROP: i32 = 2;
 pub const NEXT: i32 = -1;
@@ -138,12 +139,15 @@ impl Cluster {
                 icmp_source_v4: ip(V4.node).into(),
                 icmp_source_v6: ip(V6.node).into(),
                 prefix_lens: [120, 112, 128, 0, 0, 0, 0, 0],
+                overlay_port: OVERLAY_PORT.to_be(),
+                pad: [0; 2],
             })
             .unwrap();
         let endpoint = |ifindex, mac| Endpoint {
             ifindex,
             mac,
             mtu: MTU,
+            flags: 0,
         };
         let endpoints = FAMILIES.iter().flat_map(|f| {
             [

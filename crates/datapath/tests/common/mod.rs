@@ -7,3 +7,4 @@
 pub mod bed;
 pub mod cluster;
 pub mod frame;
+pub mod node;

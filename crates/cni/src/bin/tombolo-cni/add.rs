@@ -25,6 +25,7 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
     let prev_result = config.prev_result()?;
     let dns = config.dns()?;
     let requested_ips = config.requested_ips()?;
+    let egress_limit = config.egress_limit()?;
     check_namespace(&netns)?;
 
     let sandbox = netns.to_string_lossy().into_owned();
@@ -36,6 +37,7 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
         pod_name: args.pod_name,
         pod_uid: args.pod_uid,
         requested_ips,
+        egress_limit,
     };
     let client = Client {
         socket: &config.socket,
