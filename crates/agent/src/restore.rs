@@ -44,9 +44,10 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
         tracing::info!(link = name, "no attachment has this link; deleting it");
         host.delete_link(name)?;
     }
+    let qdiscs = host.qdiscs()?;
     let mut others: BTreeMap<&str, Others> = BTreeMap::new();
     for link in live.keys().filter_map(|name| links.get(name)) {
-        others.insert(&link.name, slow_path::look(&mut host, link.index)?);
+        others.insert(&link.name, slow_path::look(&mut host, &qdiscs, link.index)?);
     }
     let others = |name: &str| others.get(name).copied().unwrap_or_default();
     let mut rows = BTreeMap::new();

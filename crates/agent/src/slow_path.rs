@@ -9,7 +9,7 @@ use tombolo_abi::{Addr, Endpoint};
 use tombolo_cni::{HOST_LINK_PREFIX, host_link_name};
 use tombolo_datapath::{FILTER_HANDLE, FILTER_PRIORITY};
 use tombolo_ipam::Attachment;
-use tombolo_netlink::{Direction, Error as NetlinkError, Event, Filter, Netlink, Qdisc, QdiscPlace};
+use tombolo_netlink::{Direction, Error as NetlinkError, Event, Filter, Netlink, Qdisc};
 
 use crate::endpoints::{Endpoints, PodSettings, pod_link};
 use crate::error::Error;
@@ -55,28 +55,25 @@ pub fn concern(event: &Event) -> Option<Concern> {
     }
 }
 
-/// Looks at a link.
+/// Looks at a link, of the node whose qdiscs these are.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn look(host: &mut Netlink, ifindex: u32) -> Result<Others, NetlinkError> {
+pub fn look(host: &mut Netlink, qdiscs: &[Qdisc], ifindex: u32) -> Result<Others, NetlinkError> {
     let mut others = Others::default();
-    // Our links have no queue of their own.
-    if host
-        .qdisc(ifindex, QdiscPlace::Root)?
-        .is_some_and(|root| root.kind != "noqueue")
-    {
-        others.slow |= Endpoint::SLOW_INGRESS;
-    }
-    let Some(ingress) = host.qdisc(ifindex, QdiscPlace::Ingress)? else {
-        return Ok(others);
-    };
-    others.ingress_qdisc = !is_clsact(&ingress);
-    if has_foreign_filters(host, ifindex, Direction::Ingress)? {
-        others.slow |= Endpoint::SLOW_EGRESS;
-    }
-    if is_clsact(&ingress) && has_foreign_filters(host, ifindex, Direction::Egress)? {
-        others.slow |= Endpoint::SLOW_INGRESS;
+    for qdisc in qdiscs.iter().filter(|qdisc| qdisc.ifindex == ifindex) {
+        // Our links have no queue of their own.
+        if qdisc.root && qdisc.kind != "noqueue" {
+            others.slow |= Endpoint::SLOW_INGRESS;
+        }
+        let clsact = is_clsact(qdisc);
+        if (clsact || qdisc.kind == "ingress") && has_foreign_filters(host, ifindex, Direction::Ingress)? {
+            others.slow |= Endpoint::SLOW_EGRESS;
+        }
+        if clsact && has_foreign_filters(host, ifindex, Direction::Egress)? {
+            others.slow |= Endpoint::SLOW_INGRESS;
+        }
+        others.ingress_qdisc |= qdisc.kind == "ingress";
     }
     Ok(others)
 }
@@ -97,18 +94,23 @@ fn try_refresh(endpoints: &Endpoints, concern: Concern) -> Result<(), Error> {
             _ => return Ok(()),
         },
     };
+    // What changes while this goes on comes as an event afterwards.
+    let qdiscs = host.qdiscs()?;
+    let mut result = Ok(());
     for attachment in endpoints.store.attachments()? {
         let host_name = host_link_name(&attachment.owner.container_id, &attachment.owner.ifname);
         if name.as_ref().is_none_or(|name| *name == host_name) {
-            refresh_one(endpoints, &mut host, &attachment, &host_name)?;
+            let refreshed = refresh_one(endpoints, &mut host, &qdiscs, &attachment, &host_name);
+            result = result.and(refreshed);
         }
     }
-    Ok(())
+    result
 }
 
 fn refresh_one(
     endpoints: &Endpoints,
     host: &mut Netlink,
+    qdiscs: &[Qdisc],
     attachment: &Attachment,
     host_name: &str,
 ) -> Result<(), Error> {
@@ -120,7 +122,7 @@ fn refresh_one(
     let Some(link) = host.link(host_name)? else {
         return Ok(());
     };
-    let others = look(host, link.index)?;
+    let others = look(host, qdiscs, link.index)?;
     let settings = PodSettings::default();
     let pod = pod_link(&attachment, host_name, &settings);
     pod.attach(&endpoints.datapath, link.index, others)?;

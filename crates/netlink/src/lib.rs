@@ -35,7 +35,7 @@ pub use link::{Bridge, Link, LinkChange, Veth, Vxlan};
 pub use monitor::{Event, Monitor};
 pub use namespace::Namespace;
 pub use neighbour::Neighbour;
-pub use qdisc::{Direction, Filter, Qdisc, QdiscPlace};
+pub use qdisc::{Direction, Filter, Qdisc};
 pub use route::{ROUTE_PROTOCOL, Reach, Route, RouteKind};
 pub use socket::Netlink;
 

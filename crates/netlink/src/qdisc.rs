@@ -2,7 +2,6 @@
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
-use nix::errno::Errno;
 
 use crate::{Netlink, Result};
 
@@ -15,15 +14,6 @@ pub struct Qdisc {
     pub kind: String,
     /// Whether it is the one that the link's packets leave through.
     pub root: bool,
-}
-
-/// Where a qdisc of a link is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QdiscPlace {
-    /// What the link's packets leave through.
-    Root,
-    /// What holds the filters of what comes in (`ingress`), or of both directions (`clsact`).
-    Ingress,
 }
 
 /// A direction, as the link's own namespace sees it.
@@ -49,42 +39,15 @@ pub struct Filter {
 }
 
 impl Netlink {
-    /// The queueing disciplines of a link. A veth that nobody touched has `noqueue` alone.
-    pub fn qdiscs(&mut self, ifindex: u32) -> Result<Vec<Qdisc>> {
-        let request = RouteNetlinkMessage::GetQueueDiscipline(message(ifindex, TcHandle::UNSPEC));
-        self.socket().dump(
-            &format_args!("list qdiscs of link {ifindex}"),
-            request,
-            |answer| match answer {
-                // The kernel lists those of all links.
-                RouteNetlinkMessage::NewQueueDiscipline(message) => {
-                    Qdisc::from_message(&message).filter(|qdisc| qdisc.ifindex == ifindex)
-                }
+    /// The queueing disciplines of all links. A veth that nobody touched has `noqueue` alone. (The kernel can
+    /// be asked for a single one, but then tells everybody who listens to changes that it were new.)
+    pub fn qdiscs(&mut self) -> Result<Vec<Qdisc>> {
+        let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+        self.socket()
+            .dump(&"list qdiscs", request, |answer| match answer {
+                RouteNetlinkMessage::NewQueueDiscipline(message) => Qdisc::from_message(&message),
                 _ => None,
-            },
-        )
-    }
-
-    /// The queueing discipline at one place of a link, without a look at those of all other links; none
-    /// where there is none, or the link is gone.
-    pub fn qdisc(&mut self, ifindex: u32, place: QdiscPlace) -> Result<Option<Qdisc>> {
-        let parent = match place {
-            QdiscPlace::Root => TcHandle::ROOT,
-            QdiscPlace::Ingress => TcHandle::INGRESS,
-        };
-        let request = RouteNetlinkMessage::GetQueueDiscipline(message(ifindex, parent));
-        let operation = format!("look at the qdisc of link {ifindex}");
-        match self.socket().request(&operation, request, 0) {
-            Ok(answers) => Ok(answers.iter().find_map(|answer| match answer {
-                RouteNetlinkMessage::NewQueueDiscipline(message) => Qdisc::from_message(message),
-                _ => None,
-            })),
-            // The kernel calls one invalid that it does not show.
-            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::EINVAL | Errno::ENODEV)) => {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+            })
     }
 
     /// The filters of one direction of a link with a `clsact` qdisc; `ingress` has one direction only, and
@@ -98,7 +61,9 @@ impl Netlink {
             minor,
             ..TcHandle::INGRESS
         };
-        let request = RouteNetlinkMessage::GetTrafficFilter(message(ifindex, parent));
+        let mut message = TcMessage::with_index(ifindex.cast_signed());
+        message.header.parent = parent;
+        let request = RouteNetlinkMessage::GetTrafficFilter(message);
         let operation = format_args!("list filters of link {ifindex}");
         self.socket().dump(&operation, request, |answer| match answer {
             RouteNetlinkMessage::NewTrafficFilter(message) => Filter::from_message(&message),
@@ -127,12 +92,6 @@ impl Filter {
             handle: message.header.handle.into(),
         })
     }
-}
-
-fn message(ifindex: u32, parent: TcHandle) -> TcMessage {
-    let mut message = TcMessage::with_index(ifindex.cast_signed());
-    message.header.parent = parent;
-    message
 }
 
 fn kind(message: &TcMessage) -> Option<String> {

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "every test binary uses another part")]
 
+pub mod attacks;
+pub mod sandbox;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -9,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tombolo_testkit::TestNamespace;
 
 /// The program under test.
 pub const TOMBOLO: &str = env!("CARGO_BIN_EXE_tombolo");
@@ -130,6 +134,13 @@ impl Lab {
 
     pub fn folder_of_lab(&self) -> PathBuf {
         Path::new("/run/tombolo/lab").join(&self.name)
+    }
+
+    /// The network of a node, or of the outside host.
+    #[track_caller]
+    pub fn namespace(&self, place: &str) -> TestNamespace {
+        let file = format!("state/ns/{place}.net");
+        TestNamespace::open(place, &self.folder_of_lab().join(file))
     }
 
     pub fn cgroup(&self) -> PathBuf {
