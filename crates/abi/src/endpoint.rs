@@ -11,6 +11,9 @@ pub struct Endpoint {
     /// Which of the pod's packets take the slow path: bits of [`Endpoint::SLOW_INGRESS`] and
     /// [`Endpoint::SLOW_EGRESS`].
     pub flags: u32,
+    /// Zero: only makes the layout another.
+    #[cfg(feature = "abi-next")]
+    pub added: u32,
 }
 
 impl Endpoint {
@@ -22,4 +25,5 @@ impl Endpoint {
     pub const SLOW_EGRESS: u32 = 2;
 }
 
+#[cfg(not(feature = "abi-next"))]
 const _: () = assert!(size_of::<Endpoint>() == 16);

@@ -111,6 +111,7 @@ impl PodLink<'_> {
             mac: self.mac,
             mtu: self.mtu,
             flags: others.slow,
+            ..Endpoint::default()
         }
     }
 

@@ -84,8 +84,8 @@ fn filters_are_found_and_all_of_it_is_told() {
 
     // All of it was told.
     let mut told = Vec::new();
-    let root_removed = |event: &Event| matches!(event, Event::QdiscRemoved(qdisc) if qdisc.root);
-    while !told.last().is_some_and(root_removed) {
+    let tbf_removed = |event: &Event| matches!(event, Event::QdiscRemoved(qdisc) if qdisc.kind == "tbf");
+    while !told.last().is_some_and(tbf_removed) {
         let event = monitor.next(Duration::from_secs(10)).unwrap();
         let event = event.unwrap_or_else(|| panic!("no more was told than {told:?}"));
         told.extend((event != Event::Overrun).then_some(event));

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "every test binary uses another part")]
 
+pub mod agents;
 pub mod attacks;
+pub mod connections;
+pub mod floods;
 pub mod sandbox;
 
 use std::fs;

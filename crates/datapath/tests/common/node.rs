@@ -1,4 +1,4 @@
-//! A node on real devices, with two pods and a wire.
+//! A node with real devices.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use tombolo_abi::{Hook, Outcome};
-use tombolo_datapath::Attach;
+use tombolo_datapath::{Attach, Datapath, Options};
 
 use super::{
     bed::{Bed, Other, eventually, ifindex, run},
@@ -21,11 +21,20 @@ pub struct Node {
     pub pod_a: Other,
     pub pod_b: Other,
     pub wire: Other,
-    _bed: Bed,
+    pub bed: Bed,
 }
 
 impl Node {
     pub fn new(attach: Attach) -> Self {
+        Self::with(attach, false)
+    }
+
+    /// With flows tracked.
+    pub fn tracking(attach: Attach) -> Self {
+        Self::with(attach, true)
+    }
+
+    fn with(attach: Attach, track_flows: bool) -> Self {
         let bed = Bed::new();
         let (pod_a, pod_b, wire) = (Other::new(), Other::new(), Other::new());
         for key in ["net.ipv4.conf.all.forwarding", "net.ipv6.conf.all.forwarding"] {
@@ -97,7 +106,14 @@ impl Node {
         run("ip link set tombolo_vxlan arp off addrgenmode none up");
         run("ip route add 10.244.0.0/16 dev tombolo_vxlan src 172.20.1.11");
         run("ip -6 route add fd00:10:244::/48 dev tombolo_vxlan src fd00:20:1::11");
-        let cluster = Cluster::on_devices(bed.load_with(attach));
+        let cluster = Cluster::on_devices(
+            Datapath::load(&Options {
+                attach,
+                track_flows,
+                ..bed.options()
+            })
+            .unwrap(),
+        );
         let datapath = &cluster.datapath;
         for (device, hooks) in [
             ("tmba", [Hook::FromPod, Hook::ToPod]),
@@ -121,7 +137,7 @@ impl Node {
             pod_a,
             pod_b,
             wire,
-            _bed: bed,
+            bed,
         }
     }
 
