@@ -5,7 +5,8 @@
 //!  API server ─▶ objects ─┐
 //!                         ├─▶ control ─▶ layout::compile ─▶ reconcile ─▶ kernel
 //!  kernel ──▶ monitor,    │      │                          (overlay, sysctls, kernel_routes,
-//!             facts ──────┘      └─▶ status ─▶ API server    masquerade, tables, hooks)
+//!               │ facts ──┘      └─▶ status ─▶ API server    masquerade, tables, hooks)
+//!               └─▶ slow_path ─▶ rows of endpoints
 //!
 //!  tombolo-cni ─▶ server ─▶ endpoints ─▶ wiring ─▶ kernel
 //!                               └─▶ the address store
@@ -43,6 +44,7 @@ mod reconcile;
 mod restore;
 mod run;
 mod server;
+mod slow_path;
 mod socket;
 mod status;
 mod sysctls;

@@ -86,7 +86,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let trigger = Arc::new(Trigger::default());
     let objects = Arc::new(Objects::watch(&client, &trigger));
     let (outcome, outcomes) = watch::channel(Outcome::default());
-    monitor::start(trigger.clone())?;
+    monitor::start(trigger.clone(), endpoints.clone())?;
     let control = Control {
         node: args.node.clone(),
         devices: args.devices,
@@ -169,10 +169,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     });
     let known = known_settings(&endpoints)?;
     let listener = socket::listen(&args.socket)?;
-    let sources = known.clone().unwrap_or(PodSettings {
-        mtu: 0,
-        node_addresses: Vec::new(),
-    });
+    let sources = known.clone().unwrap_or_default();
     restore::restore(&endpoints, &args.state_dir, &sources)?;
     Ok(TakenOver {
         listener,

@@ -18,6 +18,7 @@ use tombolo_netlink::{LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
 
 use crate::error::Error;
 use crate::fault::{self, Step};
+use crate::slow_path::Others;
 
 /// How long the kernel may take to notice that both sides of a link are up: a moment, unless it is very busy.
 const RUNNING_DEADLINE: Duration = Duration::from_secs(5);
@@ -84,22 +85,19 @@ impl PodLink<'_> {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn open_host(&self, host: &mut Netlink, datapath: &Datapath, index: u32) -> Result<(), Error> {
-        let row = Endpoint {
-            ifindex: index,
-            mac: self.mac,
-            mtu: self.mtu,
-            ..Endpoint::default()
-        };
+    pub fn open_host(
+        &self,
+        host: &mut Netlink,
+        datapath: &Datapath,
+        index: u32,
+        others: Others,
+    ) -> Result<(), Error> {
+        let row = self.row(index, others);
         for &address in self.addresses {
             datapath.endpoints().insert(&Addr::from(address), &row)?;
         }
         fault::at(Step::AddRowsWritten)?;
-        // (Router advertisements of pods are dropped by this program; `accept_ra` need not be set.)
-        datapath.attach(Hook::FromPod, self.host_name, index)?;
-        fault::at(Step::AddOneAttached)?;
-        datapath.attach(Hook::ToPod, self.host_name, index)?;
-        fault::at(Step::AddBothAttached)?;
+        self.attach(datapath, index, others)?;
         let up = LinkChange {
             up: Some(true),
             ipv6_link_local: Some(false),
@@ -107,6 +105,37 @@ impl PodLink<'_> {
         };
         host.set_link(index, &up)?;
         Ok(fault::at(Step::AddHostUp)?)
+    }
+
+    /// The row of the pod's addresses.
+    pub fn row(&self, index: u32, others: Others) -> Endpoint {
+        Endpoint {
+            ifindex: index,
+            mac: self.mac,
+            mtu: self.mtu,
+            flags: others.slow,
+            ..Endpoint::default()
+        }
+    }
+
+    /// Attaches the programs; fine if they are.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attach(&self, datapath: &Datapath, index: u32, others: Others) -> Result<(), Error> {
+        // (Router advertisements of pods are dropped by a program; `accept_ra` need not be set.)
+        for (hook, step) in [
+            (Hook::FromPod, Step::AddOneAttached),
+            (Hook::ToPod, Step::AddBothAttached),
+        ] {
+            if others.ingress_qdisc {
+                datapath.attach_beside(hook, self.host_name, index)?;
+            } else {
+                datapath.attach(hook, self.host_name, index)?;
+            }
+            fault::at(step)?;
+        }
+        Ok(())
     }
 
     /// Lets the node's own packets find the pod; the host's side is up.
