@@ -14,9 +14,11 @@ use tombolo_datapath::{Datapath, Options};
 use tombolo_ipam::AddressStore;
 use tombolo_netlink::Namespace;
 
+use crate::caller::Caller;
 use crate::control::{Control, Outcome, Trigger};
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
+use crate::install::Installer;
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
 use crate::objects::Objects;
@@ -67,6 +69,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         listener,
         endpoints,
         known,
+        installer,
     } = takeover.await.map_err(|panic| Error::Start {
         what: "the agent",
         source: panic.into(),
@@ -93,7 +96,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         outcome,
         metrics: metrics.clone(),
     };
-    control.start(trigger)?;
+    control.start(trigger, installer)?;
     tokio::spawn(status::publish(
         client,
         args.node.clone(),
@@ -111,7 +114,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     });
     let listener = tokio::net::UnixListener::from_std(listener).map_err(Error::Serve)?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let serve = axum::serve(listener, server::router(server)).with_graceful_shutdown(async {
+    let service = server::router(server).into_make_service_with_connect_info::<Caller>();
+    let serve = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = ended.await;
     });
     let mut serve = tokio::spawn(serve.into_future());
@@ -134,12 +138,18 @@ struct TakenOver {
     listener: UnixListener,
     endpoints: Arc<Endpoints>,
     known: Option<PodSettings>,
+    installer: Installer,
 }
 
 /// Becomes the node's agent; blocks. Listens before it settles what plugins left while there was no
 /// agent, and accepts nobody before that (see `tombolo_cni::released`).
 fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Result<TakenOver, Error> {
-    let lock = socket::lock(&args.state_dir)?;
+    let lock = socket::lock(&args.state_dir, socket::TAKE_OVER_DEADLINE)?;
+    let mut installer = Installer::new(args)?;
+    if let Err(error) = installer.install_plugin() {
+        // Pods that are there do not need it, and the control loop tries again.
+        tracing::error!("{error}");
+    }
     let store = AddressStore::open(&args.state_dir.join("addresses.redb"), REST)?;
     let options = Options {
         directory: args.bpffs.clone(),
@@ -151,6 +161,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         store: Arc::new(store),
         datapath: Arc::new(datapath),
         journal: Journal::open(&args.state_dir).map_err(Error::file("make a folder in", &args.state_dir))?,
+        state_dir: args.state_dir.clone(),
         settings,
         turns: Turns::new(),
         own_namespace: Namespace::current()?,
@@ -167,6 +178,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         listener,
         endpoints,
         known,
+        installer,
     })
 }
 
@@ -178,7 +190,7 @@ fn known_settings(endpoints: &Endpoints) -> Result<Option<PodSettings>, Error> {
     let own = rows
         .values()
         .find(|r| r.kind == RouteKind::Pods as u8 && r.way == Way::Local as u8);
-    let sources = [config.icmp_source_v4, config.icmp_source_v6];
+    let sources = [config.node_v4, config.node_v6];
     let node_addresses: Vec<IpAddr> = sources
         .into_iter()
         .filter(|a| !a.is_unspecified())

@@ -16,6 +16,7 @@ use kube::{Client, Config, CustomResourceExt};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_cri::Cni;
 use tombolo_kube::{CLUSTER, Network, NodeNetwork};
 use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for_some};
 
@@ -24,6 +25,9 @@ use crate::plugin::{Operation, Plugin, Pod, own_program};
 
 /// How long an agent may take to be ready.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Where state is. Not in memory: that an address is on the disk is part of an ADD.
+pub const STATE_ROOT: &str = "/var/tmp";
 
 /// How the cluster is set up.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +54,8 @@ pub struct Node {
     agent: Process,
     pub namespace: TestNamespace,
     pub plugin: Plugin,
+    /// Where the agent has installed it for a container runtime.
+    pub cni: Cni,
     _bpffs: Bpffs,
     _folder: tempfile::TempDir,
 }
@@ -59,7 +65,7 @@ impl Cluster {
     pub fn start(settings: Settings) -> Result<Self> {
         let names: Vec<String> = (1..=settings.nodes).map(|n| format!("node-{n}")).collect();
         let namespaces: Vec<TestNamespace> = names.iter().map(|name| TestNamespace::new(name)).collect();
-        let addresses: Vec<String> = (1..=2).map(|n| format!("172.20.1.1{n}/24")).collect();
+        let addresses: Vec<String> = (1..=2).map(|n| format!("{}/24", node_address(n))).collect();
         let end = |n: usize| [addresses[n].as_str()];
         let other_side = TestNamespace::new("the other side of the wire");
         let peer = namespaces.get(1).unwrap_or(&other_side);
@@ -85,19 +91,27 @@ impl Cluster {
 
 impl Node {
     fn start(name: &str, namespace: TestNamespace, kubeconfig: &str, settings: Settings) -> Result<Self> {
-        // Not in memory: that an address is on the disk is part of an ADD.
-        let folder = tempfile::tempdir_in("/var/tmp")?;
+        let folder = tempfile::tempdir_in(STATE_ROOT)?;
         let bpffs = Bpffs::new();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("kubeconfig"), kubeconfig)?;
         let log = std::fs::File::create(at("agent.log"))?;
-        let mut command = namespace.command(own_program("tombolo")?);
+        let cni = Cni {
+            bin_dir: at("cni/bin"),
+            conf_dir: at("cni/net.d"),
+        };
+        // In a mount namespace of its own, which a runtime can join: they must see the same pods' namespaces.
+        let mut command = namespace.command("unshare");
         command
+            .arg("--mount")
+            .arg(own_program("tombolo")?)
             .args(["agent", "--node", name, "--metrics", "127.0.0.1:9440"])
             .args(["--kubeconfig".into(), at("kubeconfig")])
             .args(["--state-dir".into(), at("state")])
             .args(["--socket".into(), at("agent.sock")])
             .args(["--bpffs".into(), bpffs.path().join("tombolo")])
+            .args(["--cni-bin-dir".into(), cni.bin_dir.clone()])
+            .args(["--cni-conf-dir".into(), cni.conf_dir.clone()])
             .args(settings.track_flows.then_some("--track-flows"))
             .stdin(Stdio::null())
             .stderr(log);
@@ -115,6 +129,7 @@ impl Node {
             agent,
             namespace,
             plugin,
+            cni,
             _bpffs: bpffs,
             _folder: folder,
         };
@@ -140,6 +155,11 @@ impl Node {
         self.namespace.run(|| self.plugin.add(pod))
     }
 
+    /// The mount namespace that the agent is in.
+    pub fn mounts(&self) -> PathBuf {
+        format!("/proc/{}/ns/mnt", self.agent.id()).into()
+    }
+
     /// The agent's resident memory, in MiB.
     pub fn agent_memory(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.id()))?;
@@ -149,6 +169,11 @@ impl Node {
             .context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
+}
+
+/// A node's own address, on the wire; nodes are counted from 1.
+pub fn node_address(number: usize) -> String {
+    format!("172.20.1.1{number}")
 }
 
 /// A way from a pod of the first node to one of the last.

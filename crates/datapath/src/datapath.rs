@@ -183,6 +183,22 @@ impl Datapath {
         .attach(self.attach.is_tcx(hook), !self.pins.staged().exists())
     }
 
+    /// Whether a hook's program is attached to a device.
+    ///
+    /// # Errors
+    /// [`Error::Pin`] and [`Error::Attach`]: the kernel does not say.
+    pub fn is_attached(&self, hook: Hook, device: &str, ifindex: u32) -> Result<bool> {
+        let pin = self.pins.link(device, hook);
+        Target {
+            hook,
+            program: program(&self.programs, hook)?.as_fd(),
+            device,
+            ifindex,
+            pin: &pin,
+        }
+        .is_attached()
+    }
+
     /// Detaches all programs from a device; fine if none is attached, or the device is gone.
     pub fn detach(&self, device: &str) -> Result<()> {
         for hook in Hook::ALL {

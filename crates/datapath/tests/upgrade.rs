@@ -242,7 +242,7 @@ fn everything_is_carried_forwards_and_back() {
                     "{when}: {what} of {before:?} in {held:?}"
                 );
             }
-            talks.push(Talk::begin(&node, talks.len() % 2 == 0));
+            talks.push(Talk::begin(&node, talks.len().is_multiple_of(2)));
             for talk in &talks {
                 talk.exchange(&node, &when);
             }

@@ -54,6 +54,10 @@ impl Info {
 /// Runs a command of one thread, and kills it where it would do its `n`th (from 0) change to what others find.
 /// `false`: it has come to its end before, and succeeded.
 #[track_caller]
+#[allow(
+    clippy::zombie_processes,
+    reason = "`stopped` waits for its end, as for its stops"
+)]
 pub fn killed_at(n: usize, command: &mut Command) -> bool {
     // SAFETY: one system call between fork and exec.
     unsafe {

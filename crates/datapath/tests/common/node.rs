@@ -5,11 +5,8 @@ use tombolo_datapath::{Attach, Datapath, Options};
 
 use super::{
     bed::{Bed, Other, ifindex, run},
-    cluster::{Cluster, MTU},
+    cluster::{Cluster, MTU, OVERLAY_PORT},
 };
-
-/// The overlay's.
-pub const VXLAN_PORT: u16 = 8472;
 
 /// A node with two pods, and at the other end of its uplink a namespace that plays everybody else.
 pub struct Node {
@@ -97,7 +94,7 @@ impl Node {
         run("ip route add 172.20.0.0/16 via 172.20.1.1");
         run("ip -6 route add fd00:20::/32 via fd00:20:1::1");
         run(&format!(
-            "ip link add tombolo_vxlan mtu {MTU} type vxlan external dstport {VXLAN_PORT} nolearning udp6zerocsumrx"
+            "ip link add tombolo_vxlan mtu {MTU} type vxlan external dstport {OVERLAY_PORT} nolearning udp6zerocsumrx"
         ));
         run("ip link set tombolo_vxlan arp off addrgenmode none up");
         run("ip route add 10.244.0.0/16 dev tombolo_vxlan src 172.20.1.11");
