@@ -193,25 +193,6 @@ impl Endpoints {
             .map_err(Error::file("note the end of an ADD of", owner.to_string()))
     }
 
-    /// Gives all routes to pods the node's addresses of now as their sources.
-    ///
-    /// # Errors
-    /// The kernel or the store refuses.
-    pub fn reroute(&self, settings: &PodSettings) -> Result<(), Error> {
-        let mut host = Netlink::open()?;
-        for attachment in self.store.attachments()? {
-            let _turn = self.turns.take(&attachment.owner);
-            let host_name = host_link_name(&attachment.owner.container_id, &attachment.owner.ifname);
-            // It may have gone while its turn was waited for.
-            if self.store.get(&attachment.owner)?.is_some()
-                && let Some(found) = host.link(&host_name)?
-            {
-                pod_link(&attachment, &host_name, settings).route(&mut host, found.index)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Before anything is changed: CNI has ADD fail where the interface exists.
     fn refuse_existing(&self, host: &mut Netlink, inside: &Inside, owner: &Owner) -> Result<(), CniError> {
         if let Some(held) = self.store.get(owner).map_err(store)? {

@@ -19,6 +19,7 @@
 //! address store, the pods' MTU is in the node's own rows. No copy of the objects is kept on disk.
 
 mod args;
+mod claim;
 mod control;
 mod endpoints;
 mod error;
@@ -31,6 +32,7 @@ mod metrics;
 mod monitor;
 mod objects;
 mod overlay;
+mod pod_routes;
 mod reconcile;
 mod restore;
 mod run;

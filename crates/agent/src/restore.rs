@@ -1,15 +1,17 @@
 //! Brings store and kernel together at the agent's start, before it serves. Pods that run notice nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
 use tombolo_abi::{Addr, Endpoint, Hook};
 use tombolo_cni::{HOST_LINK_PREFIX, host_link_name, released};
 use tombolo_ipam::Attachment;
-use tombolo_netlink::{Link, Netlink};
+use tombolo_netlink::{Link, Mac, Netlink};
 
 use crate::endpoints::{Endpoints, PodSettings, pod_link};
 use crate::error::Error;
+use crate::pod_routes;
 
 /// Brings them together:
 ///
@@ -44,15 +46,23 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
         host.delete_link(name)?;
     }
     rows(endpoints, &live, &links)?;
+    let neighbours: BTreeSet<(u32, IpAddr, Mac)> = host
+        .neighbours()?
+        .into_iter()
+        .filter(|n| n.permanent)
+        .filter_map(|n| Some((n.ifindex, n.address, n.mac?)))
+        .collect();
     for (name, attachment) in &live {
         let Some(link) = links.get(name) else { continue };
         let pod = pod_link(attachment, name, settings);
-        let opened = pod.open_host(&mut host, &endpoints.datapath, link.index);
-        let whole = opened.and_then(|()| Ok(pod.configure_host(&mut host, link.index)?));
-        if let Err(error) = whole {
+        if let Err(error) = pod.mend(&mut host, &endpoints.datapath, link, &neighbours) {
             // One pod that cannot be helped must not cost the others theirs; its row is there already.
             tracing::error!(owner = %attachment.owner, %error, "cannot make this endpoint whole");
         }
+    }
+    if let Err(error) = pod_routes::reconcile(endpoints, settings) {
+        // The control loop tries again.
+        tracing::error!(%error, "cannot set all routes to pods");
     }
     unpin(endpoints, &live)?;
     tracing::info!(endpoints = live.len(), "took up what is there");

@@ -14,11 +14,13 @@ use tombolo_datapath::{Datapath, Options};
 use tombolo_ipam::AddressStore;
 use tombolo_netlink::Namespace;
 
+use crate::claim::Claim;
 use crate::control::{Control, Outcome, Trigger};
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
+use crate::monitor::AddressEvents;
 use crate::objects::Objects;
 use crate::server::{self, Server};
 use crate::socket;
@@ -57,7 +59,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    let client = tombolo_kube::client(args.kubeconfig.as_deref()).await?;
+    let trigger = Arc::new(Trigger::default());
+    let objects = Arc::new(Objects::watch(args.kubeconfig.clone(), trigger.clone()).await?);
     let (settings, settings_seen) = watch::channel(None);
     let takeover = {
         let args = args.clone();
@@ -66,6 +69,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let TakenOver {
         listener,
         endpoints,
+        claim,
         known,
     } = takeover.await.map_err(|panic| Error::Start {
         what: "the agent",
@@ -80,12 +84,13 @@ pub async fn run(args: Args) -> Result<(), Error> {
     })?;
 
     let metrics = Arc::new(Metrics::new());
-    let trigger = Arc::new(Trigger::default());
-    let objects = Arc::new(Objects::watch(&client, &trigger));
     let (outcome, outcomes) = watch::channel(Outcome::default());
-    monitor::start(trigger.clone())?;
+    let (addresses, addresses_seen) = watch::channel(AddressEvents::default());
+    monitor::start(trigger.clone(), addresses)?;
+    tokio::spawn(monitor::reconnect(objects.clone(), addresses_seen));
     let control = Control {
         node: args.node.clone(),
+        claim: claim.clone(),
         devices: args.devices,
         objects: objects.clone(),
         endpoints: endpoints.clone(),
@@ -95,7 +100,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
     control.start(trigger)?;
     tokio::spawn(status::publish(
-        client,
+        claim,
         args.node.clone(),
         objects,
         outcomes.clone(),
@@ -133,6 +138,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
 struct TakenOver {
     listener: UnixListener,
     endpoints: Arc<Endpoints>,
+    claim: Arc<Claim>,
     known: Option<PodSettings>,
 }
 
@@ -140,6 +146,7 @@ struct TakenOver {
 /// agent, and accepts nobody before that (see `tombolo_cni::released`).
 fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Result<TakenOver, Error> {
     let lock = socket::lock(&args.state_dir)?;
+    let claim = Arc::new(Claim::open(&args.state_dir)?);
     let store = AddressStore::open(&args.state_dir.join("addresses.redb"), REST)?;
     let options = Options {
         directory: args.bpffs.clone(),
@@ -166,6 +173,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     Ok(TakenOver {
         listener,
         endpoints,
+        claim,
         known,
     })
 }

@@ -8,13 +8,14 @@
 //!   programs from_pod, to_pod                     default via 169.254.1.1, fe80::1
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tombolo_abi::{Addr, Endpoint, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Hook};
 use tombolo_datapath::Datapath;
-use tombolo_netlink::{LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
+use tombolo_netlink::{Link, LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
 
 use crate::error::Error;
 
@@ -101,6 +102,32 @@ impl PodLink<'_> {
             ..LinkChange::default()
         };
         Ok(host.set_link(index, &up)?)
+    }
+
+    /// Makes the host's side of a link whole that was set up before, by changing only what differs from what is
+    /// found: pods that run, of which there may be hundreds, have all of it. Routes are left out.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn mend(
+        &self,
+        host: &mut Netlink,
+        datapath: &Datapath,
+        link: &Link,
+        neighbours: &BTreeSet<(u32, IpAddr, Mac)>,
+    ) -> Result<(), Error> {
+        if !link.up {
+            self.open_host(host, datapath, link.index)?;
+            return Ok(self.configure_host(host, link.index)?);
+        }
+        datapath.attach(Hook::FromPod, self.host_name, link.index)?;
+        datapath.attach(Hook::ToPod, self.host_name, link.index)?;
+        for &address in self.addresses {
+            if !neighbours.contains(&(link.index, address, self.mac)) {
+                host.replace_neighbour(link.index, address, self.mac)?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets the node's own packets find the pod; the host's side is up.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs, io,
     ops::Deref,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
@@ -97,17 +98,42 @@ impl Datapath {
         Ok(())
     }
 
-    /// Attaches a hook's program to a device; fine if it is attached.
+    /// Attaches a hook's program to a device; fine if it is attached, also under the name that the device
+    /// had before.
     pub fn attach(&self, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
         let pin = self.pins.link(device, hook);
-        Target {
+        let target = Target {
             hook,
             program: self.program(hook)?.as_fd(),
             device,
             ifindex,
             pin: &pin,
+        };
+        let tcx = self.attach.is_tcx(hook);
+        match target.attach(tcx) {
+            // A device takes a program once, and has this one by a link that is pinned elsewhere.
+            Err(Error::Attach { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists && self.take_name(&target)? =>
+            {
+                target.attach(tcx)
+            }
+            done => done,
         }
-        .attach(self.attach.is_tcx(hook))
+    }
+
+    /// Gives the pin of a renamed device its name of now; false: there is no such pin.
+    fn take_name(&self, target: &Target<'_>) -> Result<bool> {
+        for (_, hook, pin) in self.pins.attached()? {
+            if hook == target.hook && attach::is_at(&pin, target.ifindex)? {
+                fs::rename(&pin, target.pin).map_err(|source| Error::Pin {
+                    what: "rename",
+                    path: pin,
+                    source,
+                })?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Detaches all programs from a device; fine if none is attached, or the device is gone.

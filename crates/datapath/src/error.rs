@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use tombolo_abi::ABI_VERSION;
+
 /// What this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -10,8 +12,20 @@ pub enum Error {
     #[error("the embedded eBPF object cannot be used ({0}): this build is broken, rebuild it")]
     Object(String),
     /// No bpffs where the pins are to be.
-    #[error("{0} is not on a bpffs: mount one there (mount -t bpf bpf /sys/fs/bpf)")]
+    #[error(
+        "{0} is not on a bpffs: mount the machine's (mount -t bpf bpf /sys/fs/bpf); where this runs in a container, mount \
+         the host's /sys/fs/bpf into it. Programs and tables are pinned there to outlive this process, which a bpffs \
+         that goes with its container would not let them"
+    )]
     NotBpffs(PathBuf),
+    /// A newer release has its maps there.
+    #[error(
+        "{} is of a newer release than this one, whose version is {ABI_VERSION}: beside its maps this one would run \
+         the pods by tables of its own. Run that release again; or, to go back to this one, `tombolo uninstall` of that \
+         release removes them (and cuts the pods off until the agent starts again)",
+        .0.display()
+    )]
+    NewerAbi(PathBuf),
     /// A folder or pin cannot be used.
     #[error("cannot {what} {}: {source}", .path.display())]
     Pin {

@@ -44,6 +44,9 @@ impl Pins {
         if kind.filesystem_type() != BPF_FS_MAGIC {
             return Err(Error::NotBpffs(directory.to_owned()));
         }
+        if let Some(newer) = newer(directory) {
+            return Err(Error::NewerAbi(newer));
+        }
         for folder in [&pins.maps, &pins.links] {
             fs::create_dir_all(folder).map_err(|source| Error::Pin {
                 what: "make",
@@ -91,6 +94,17 @@ impl Pins {
         }
         Ok(attached)
     }
+}
+
+/// The folder of maps of a version that this release does not know.
+fn newer(directory: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    let version =
+        |path: &PathBuf| -> Option<u32> { path.file_name()?.to_str()?.strip_prefix('v')?.parse().ok() };
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| version(path).is_some_and(|v| v > ABI_VERSION))
+        .max_by_key(version)
 }
 
 /// Takes a pin off; fine if there is none.
