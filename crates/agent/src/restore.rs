@@ -103,6 +103,7 @@ fn rows(
             ifindex,
             mac: attachment.mac,
             mtu: attachment.mtu,
+            ..Endpoint::default()
         };
         rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
     }

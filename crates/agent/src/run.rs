@@ -186,7 +186,7 @@ fn known_settings(endpoints: &Endpoints) -> Result<Option<PodSettings>, Error> {
     let own = rows
         .values()
         .find(|r| r.kind == RouteKind::Pods as u8 && r.way == Way::Local as u8);
-    let sources = [config.icmp_source_v4, config.icmp_source_v6];
+    let sources = [config.node_v4, config.node_v6];
     let node_addresses: Vec<IpAddr> = sources
         .into_iter()
         .filter(|a| !a.is_unspecified())

@@ -89,6 +89,7 @@ impl PodLink<'_> {
             ifindex: index,
             mac: self.mac,
             mtu: self.mtu,
+            ..Endpoint::default()
         };
         for &address in self.addresses {
             datapath.endpoints().insert(&Addr::from(address), &row)?;

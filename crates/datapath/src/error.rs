@@ -18,14 +18,6 @@ pub enum Error {
          that goes with its container would not let them"
     )]
     NotBpffs(PathBuf),
-    /// A newer release has its maps there.
-    #[error(
-        "{} is of a newer release than this one, whose version is {ABI_VERSION}: beside its maps this one would run \
-         the pods by tables of its own. Run that release again; or, to go back to this one, `tombolo uninstall` of that \
-         release removes them (and cuts the pods off until the agent starts again)",
-        .0.display()
-    )]
-    NewerAbi(PathBuf),
     /// A folder or pin cannot be used.
     #[error("cannot {what} {}: {source}", .path.display())]
     Pin {
@@ -51,6 +43,35 @@ pub enum Error {
         .path.display()
     )]
     MapMismatch {
+        /// The pin.
+        path: PathBuf,
+        /// The shape that is there.
+        found: String,
+        /// The shape that is wanted.
+        wanted: String,
+    },
+    /// Tables of an ABI version that cannot be taken over from.
+    #[error(
+        "{} holds tables of ABI version {found}, and this build, of version {ours}, takes over those of one version \
+         before or after only: run a build of version {step} first (pods stay connected meanwhile), or remove them \
+         with `tombolo uninstall` (which cuts the pods off until the agent starts again)",
+        .path.display(),
+        ours = ABI_VERSION,
+        step = if *.found > ABI_VERSION { found - 1 } else { found + 1 }
+    )]
+    UnknownAbi {
+        /// The folder of the tables.
+        path: PathBuf,
+        /// Their version.
+        found: u32,
+    },
+    /// A map of a neighbouring ABI version whose rows cannot be carried over.
+    #[error(
+        "the map pinned at {} has {found}, and this build needs {wanted}: keys differ, which no ABI version may \
+         change, so one of the two builds is broken; start the one that ran here before",
+        .path.display()
+    )]
+    Unconvertible {
         /// The pin.
         path: PathBuf,
         /// The shape that is there.

@@ -11,7 +11,8 @@ struct Command {
     args: Args,
 }
 
-fn main() -> ExitCode {
+/// Runs it.
+pub fn main() -> ExitCode {
     let Command { args } = Command::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

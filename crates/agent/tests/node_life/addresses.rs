@@ -86,10 +86,7 @@ fn renumbered(routing: &str) {
         .unwrap()
         .config()
         .unwrap();
-    assert_eq!(
-        [config.icmp_source_v4, config.icmp_source_v6].map(IpAddr::from),
-        ips(&new)
-    );
+    assert_eq!([config.node_v4, config.node_v6].map(IpAddr::from), ips(&new));
     for v4 in [true, false] {
         let own = ips(&new)[usize::from(!v4)];
         for (pod, what) in [(&a, "its own pod"), (&b, "another node's pod")] {
