@@ -23,6 +23,7 @@
 
 mod args;
 mod caller;
+mod claim;
 mod control;
 mod endpoints;
 mod error;
@@ -40,6 +41,7 @@ mod metrics;
 mod monitor;
 mod objects;
 mod overlay;
+mod pod_routes;
 mod reconcile;
 mod restore;
 mod run;

@@ -15,12 +15,14 @@ use tombolo_ipam::AddressStore;
 use tombolo_netlink::Namespace;
 
 use crate::caller::Caller;
+use crate::claim::Claim;
 use crate::control::{Control, Outcome, Trigger};
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
 use crate::install::Installer;
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
+use crate::monitor::AddressEvents;
 use crate::objects::Objects;
 use crate::server::{self, Server};
 use crate::socket;
@@ -59,7 +61,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    let client = tombolo_kube::client(args.kubeconfig.as_deref()).await?;
+    let trigger = Arc::new(Trigger::default());
+    let objects = Arc::new(Objects::watch(args.kubeconfig.clone(), trigger.clone()).await?);
     let (settings, settings_seen) = watch::channel(None);
     let takeover = {
         let args = args.clone();
@@ -68,6 +71,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let TakenOver {
         listener,
         endpoints,
+        claim,
         known,
         installer,
     } = takeover.await.map_err(|panic| Error::Start {
@@ -83,12 +87,13 @@ pub async fn run(args: Args) -> Result<(), Error> {
     })?;
 
     let metrics = Arc::new(Metrics::new());
-    let trigger = Arc::new(Trigger::default());
-    let objects = Arc::new(Objects::watch(&client, &trigger));
     let (outcome, outcomes) = watch::channel(Outcome::default());
-    monitor::start(trigger.clone(), endpoints.clone())?;
+    let (addresses, addresses_seen) = watch::channel(AddressEvents::default());
+    monitor::start(trigger.clone(), endpoints.clone(), addresses)?;
+    tokio::spawn(monitor::reconnect(objects.clone(), addresses_seen));
     let control = Control {
         node: args.node.clone(),
+        claim: claim.clone(),
         devices: args.devices,
         objects: objects.clone(),
         endpoints: endpoints.clone(),
@@ -98,7 +103,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
     control.start(trigger, installer)?;
     tokio::spawn(status::publish(
-        client,
+        claim,
         args.node.clone(),
         objects,
         outcomes.clone(),
@@ -137,6 +142,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
 struct TakenOver {
     listener: UnixListener,
     endpoints: Arc<Endpoints>,
+    claim: Arc<Claim>,
     known: Option<PodSettings>,
     installer: Installer,
 }
@@ -145,6 +151,7 @@ struct TakenOver {
 /// agent, and accepts nobody before that (see `tombolo_cni::released`).
 fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Result<TakenOver, Error> {
     let lock = socket::lock(&args.state_dir, socket::TAKE_OVER_DEADLINE)?;
+    let claim = Arc::new(Claim::open(&args.state_dir)?);
     let mut installer = Installer::new(args)?;
     if let Err(error) = installer.install_plugin() {
         // Pods that are there do not need it, and the control loop tries again.
@@ -174,6 +181,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     Ok(TakenOver {
         listener,
         endpoints,
+        claim,
         known,
         installer,
     })

@@ -72,6 +72,7 @@ enum Group {
     Direct,
     Vxlan,
     Agent,
+    AgentStart,
     Lab,
 }
 
@@ -84,6 +85,7 @@ impl Group {
             Self::Direct => traffic::direct(effort),
             Self::Vxlan => traffic::vxlan(effort),
             Self::Agent => footprint::agent_and_plugin(effort),
+            Self::AgentStart => footprint::agent_start(effort),
             Self::Lab => footprint::lab_up(effort),
         }
     }

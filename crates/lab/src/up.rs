@@ -111,6 +111,16 @@ async fn steps(
         .await?;
         done(format!("pods: {} running", pods.len()));
     }
+    // A node that is ready may still have something to say.
+    for network in api.node_networks().await? {
+        let said = network.status.unwrap_or_default().health.message;
+        if !said.is_empty() {
+            progress(format!(
+                "warning: {}: {said}",
+                network.metadata.name.unwrap_or_default()
+            ));
+        }
+    }
     Ok(())
 }
 
