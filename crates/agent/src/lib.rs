@@ -44,4 +44,6 @@ mod wiring;
 
 pub use args::{Args, Attach, LogFormat};
 pub use error::Error;
+#[doc(hidden)]
+pub use run::local_api;
 pub use run::{run, runtime};

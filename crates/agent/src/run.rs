@@ -129,6 +129,25 @@ pub async fn run(args: Args) -> Result<(), Error> {
     Ok(())
 }
 
+/// The local API of an agent that has taken up what is there, and knows of no cluster: for tests that send it
+/// requests.
+///
+/// # Errors
+/// What keeps the agent from starting.
+#[doc(hidden)]
+pub fn local_api(args: &Args) -> Result<axum::Router, Error> {
+    let (_, settings) = watch::channel(None);
+    let (_, outcome) = watch::channel(Outcome::default());
+    let endpoints = take_over(args, settings)?.endpoints;
+    let server = Server {
+        node: args.node.clone(),
+        endpoints,
+        outcome,
+        metrics: Arc::new(Metrics::new()),
+    };
+    Ok(server::router(Arc::new(server)))
+}
+
 /// What the agent has, once it has taken up what is there.
 struct TakenOver {
     listener: UnixListener,

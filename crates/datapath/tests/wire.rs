@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{
-    bed::{Bed, Other, eventually, ifindex, run},
+    bed::{Bed, Other, attach_ways, eventually, ifindex, run},
     cluster::{Cluster, FAMILIES, Family, MTU, V4, V6},
     frame::{Frame, IcmpError, ip},
 };
@@ -322,7 +322,7 @@ fn errors_about_overlay_packets_go_back_through_the_tunnel() {
 
 #[test]
 fn pods_and_the_node_reach_overlay_nodes() {
-    for attach in [Attach::Tcx, Attach::Clsact] {
+    for attach in attach_ways() {
         std::thread::spawn(move || {
             let node = Node::new(attach);
             let wire = listen(&node.wire, V4.node_3, VXLAN_PORT);
@@ -368,7 +368,7 @@ fn pods_and_the_node_reach_overlay_nodes() {
 
 #[test]
 fn pods_of_one_node_and_of_a_direct_node_see_each_others_addresses() {
-    for attach in [Attach::Tcx, Attach::Clsact] {
+    for attach in attach_ways() {
         std::thread::spawn(move || {
             let node = Node::new(attach);
             for f in FAMILIES {

@@ -37,7 +37,7 @@ impl Netlink {
 }
 
 impl Qdisc {
-    fn from_message(message: &TcMessage) -> Option<Self> {
+    pub(crate) fn from_message(message: &TcMessage) -> Option<Self> {
         let kind = message.attributes.iter().find_map(|attribute| match attribute {
             TcAttribute::Kind(kind) => Some(kind.clone()),
             _ => None,

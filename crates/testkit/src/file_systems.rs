@@ -1,35 +1,49 @@
-//! A BPF file system of a test's own.
+//! File systems of a test's own, mounted nowhere: they live as long as the values here, and nothing is left of a test
+//! that is killed.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
-/// A BPF file system that is mounted nowhere: what is pinned in it lives as long as this value, and nothing is left
-/// of a test that is killed.
+/// A BPF file system: what is pinned in it lives as long as this value.
 #[derive(Debug)]
 pub struct Bpffs(OwnedFd);
 
-impl Bpffs {
-    /// Makes an empty one.
-    ///
-    /// # Panics
-    /// When the kernel refuses, as it does to all but root.
-    pub fn new() -> Self {
-        Self(detached_mount(c"bpf").unwrap_or_else(|error| panic!("make a BPF file system: {error}")))
-    }
+/// A file system in memory, where syncing costs nothing.
+#[derive(Debug)]
+pub struct Tmpfs(OwnedFd);
 
-    /// Its root folder: a path by which any process can use it while this value lives.
-    pub fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
-    }
+macro_rules! file_system {
+    ($type:ident, $kind:literal) => {
+        impl $type {
+            /// Makes an empty one.
+            ///
+            /// # Panics
+            /// When the kernel refuses, as it does to all but root.
+            pub fn new() -> Self {
+                Self(
+                    detached_mount($kind)
+                        .unwrap_or_else(|error| panic!("make a file system {:?}: {error}", $kind)),
+                )
+            }
+
+            /// Its root folder: a path by which any process can use it while this value lives.
+            pub fn path(&self) -> PathBuf {
+                format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+            }
+        }
+
+        impl Default for $type {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+    };
 }
 
-impl Default for Bpffs {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+file_system!(Bpffs, c"bpf");
+file_system!(Tmpfs, c"tmpfs");
 
 /// fsopen(2), fsconfig(2) and fsmount(2), without the last step, move_mount(2).
 fn detached_mount(kind: &CStr) -> io::Result<OwnedFd> {
