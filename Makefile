@@ -7,10 +7,10 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # The agent, the lab and the tests make namespaces, devices and eBPF programs.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$(HOME)/.cargo/bin:$$PATH")
 
-.PHONY: help build demo test test-kernels fuzz bpf bpf-check bench lint
+.PHONY: help build demo test test-all test-kernels fuzz bpf bpf-check bench lint
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: ## Build the binaries `tombolo` and `tombolo-cni`
 	@scripts/require build
@@ -23,6 +23,10 @@ demo: build ## Bring up a cluster of three nodes on this machine, prove the netw
 test: build ## Run all tests (as root, in namespaces of their own)
 	@scripts/require run test
 	$(AS_ROOT) $(CARGO) test
+
+test-all: build ## Run all tests in their long forms: histories, kills and upgrades by the hundred
+	@scripts/require run test
+	$(AS_ROOT) env TOMBOLO_LONG=1 $(CARGO) test
 
 test-kernels: build ## Run the tests that meet the kernel on the oldest one, Linux 6.1, in a virtual machine
 	@scripts/require run test kernels

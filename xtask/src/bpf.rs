@@ -30,6 +30,26 @@ const TOOLCHAIN: [Tool; 3] = [
     },
 ];
 
+/// A committed object.
+struct Object {
+    /// Its name in `crates/datapath/object`.
+    name: &'static str,
+    /// The kernel crate's features that it is built with.
+    features: &'static str,
+}
+
+const OBJECTS: [Object; 2] = [
+    Object {
+        name: "datapath.o",
+        features: "",
+    },
+    // Tests only: shows that the tables of one ABI version are carried over to the next, and back.
+    Object {
+        name: "datapath-next.o",
+        features: "abi-next",
+    },
+];
+
 /// A program that the build runs.
 struct Tool {
     /// The environment variable that names another.
@@ -69,44 +89,47 @@ impl Tool {
     }
 }
 
-/// Rebuilds the committed object.
+/// Rebuilds the committed objects.
 pub fn rebuild() -> Result<String, String> {
-    let object = build()?;
-    let path = committed();
-    let folder = path.parent().ok_or("the object has no folder")?;
-    fs::create_dir_all(folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
-    fs::write(&path, &object).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-    Ok(match toolchain_difference() {
-        None => format!("{}: {} bytes", path.display(), object.len()),
-        Some(difference) => format!(
-            "{}: {} bytes, but do not commit it, since another toolchain makes another object:\n{difference}",
-            path.display(),
-            object.len()
-        ),
-    })
+    let mut report = Vec::new();
+    for object in &OBJECTS {
+        let built = build(object)?;
+        let path = committed(object);
+        let folder = path.parent().ok_or("the object has no folder")?;
+        fs::create_dir_all(folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+        fs::write(&path, &built).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+        report.push(format!("{}: {} bytes", path.display(), built.len()));
+    }
+    if let Some(difference) = toolchain_difference() {
+        report.push(format!(
+            "but do not commit them, since another toolchain makes other objects:\n{difference}"
+        ));
+    }
+    Ok(report.join("\n"))
 }
 
-/// Compares the committed object with what the source builds to.
+/// Compares the committed objects with what the source builds to.
 pub fn check() -> Result<String, String> {
     if let Some(difference) = toolchain_difference() {
         return Err(format!(
-            "the toolchain is not the one that made the committed object, so nothing can be said of the \
+            "the toolchain is not the one that made the committed objects, so nothing can be said of the \
              source:\n{difference}"
         ));
     }
-    let built = build()?;
-    let path = committed();
-    let committed = fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    if built == committed {
-        Ok("the committed object is what the source builds to".to_owned())
-    } else {
-        Err(format!(
-            "{} ({} bytes) is not what the source builds to ({} bytes): run `make bpf` and commit it",
-            path.display(),
-            committed.len(),
-            built.len()
-        ))
+    for object in &OBJECTS {
+        let built = build(object)?;
+        let path = committed(object);
+        let committed = fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        if built != committed {
+            return Err(format!(
+                "{} ({} bytes) is not what the source builds to ({} bytes): run `make bpf` and commit it",
+                path.display(),
+                committed.len(),
+                built.len()
+            ));
+        }
     }
+    Ok("the committed objects are what the source builds to".to_owned())
 }
 
 fn toolchain_difference() -> Option<String> {
@@ -114,7 +137,7 @@ fn toolchain_difference() -> Option<String> {
     (!complaints.is_empty()).then(|| complaints.join("\n"))
 }
 
-fn build() -> Result<Vec<u8>, String> {
+fn build(object: &Object) -> Result<Vec<u8>, String> {
     let root = root();
     let target = root.join("target/bpf");
     let [rustc, linker, objcopy] = TOOLCHAIN.each_ref().map(Tool::program);
@@ -139,6 +162,8 @@ fn build() -> Result<Vec<u8>, String> {
                 "tombolo-bpf",
                 "--profile",
                 "bpf",
+                "--features",
+                object.features,
             ])
             .args(["--target", "bpfel-unknown-none", "--target-dir"])
             .arg(&target)
@@ -151,7 +176,7 @@ fn build() -> Result<Vec<u8>, String> {
             .env_remove("RUSTUP_TOOLCHAIN"),
     )?;
     let built = target.join("bpfel-unknown-none/bpf/datapath");
-    let stripped = target.join("datapath.o");
+    let stripped = target.join(object.name);
     run(Command::new(objcopy)
         .arg("--strip-debug")
         .arg(&built)
@@ -200,6 +225,6 @@ fn root() -> PathBuf {
         .unwrap_or_default()
 }
 
-fn committed() -> PathBuf {
-    root().join("crates/datapath/object/datapath.o")
+fn committed(object: &Object) -> PathBuf {
+    root().join("crates/datapath/object").join(object.name)
 }

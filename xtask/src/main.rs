@@ -1,7 +1,7 @@
 //! Tasks that cargo alone cannot do.
 //!
-//! - `cargo xtask bpf`: rebuilds the kernel side, `crates/datapath/object/datapath.o`.
-//! - `cargo xtask bpf --check`: fails when the committed object is not what the source builds to.
+//! - `cargo xtask bpf`: rebuilds the kernel side, `crates/datapath/object/`.
+//! - `cargo xtask bpf --check`: fails when a committed object is not what the source builds to.
 
 mod bpf;
 

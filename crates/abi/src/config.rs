@@ -12,15 +12,20 @@ pub struct Config {
     pub node: u32,
     /// The overlay device's interface index; 0 where there is no overlay.
     pub overlay_ifindex: u32,
-    /// Source of ICMP errors to IPv4 senders: an address of this node, or other nodes refuse what comes
-    /// through the overlay. Unspecified: the gateway's address is used, which own pods take.
-    pub icmp_source_v4: Addr,
-    /// Source of ICMPv6 errors to IPv6 senders, as `icmp_source_v4`.
-    pub icmp_source_v6: Addr,
+    /// This node's own IPv4 address: the source of ICMP errors and of what a program encapsulates, since
+    /// other nodes refuse what comes through the overlay from nobody. Unspecified where it has none: ICMP
+    /// errors then have the gateway's address, which own pods take.
+    pub node_v4: Addr,
+    /// This node's own IPv6 address, as `node_v4`.
+    pub node_v6: Addr,
     /// Prefix lengths (in bits of the 16 bytes, so an IPv4 /24 is 120) that exist in `ROUTES`, most
     /// looked-up first; the first 0 ends the list. Blocks and node addresses never overlap, so the
     /// order does not change the answer.
     pub prefix_lens: [u8; MAX_BLOCK_SIZES],
+    /// UDP port of the overlay, in network byte order.
+    pub overlay_port: u16,
+    /// Zero.
+    pub pad: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Config>() == 48);
+const _: () = assert!(size_of::<Config>() == 52);

@@ -113,8 +113,13 @@ impl Outcome {
 /// Outcomes that fit per hook.
 const OUTCOMES: u32 = 64;
 
+/// Hooks that there is room for, so that the map's size need not change with every one that is added.
+const HOOKS: usize = 16;
+
 /// Entries of [`COUNTERS`](crate::map::COUNTERS).
-pub const COUNTER_SLOTS: usize = Hook::ALL.len() * OUTCOMES as usize;
+pub const COUNTER_SLOTS: usize = HOOKS * OUTCOMES as usize;
+
+const _: () = assert!(Hook::ALL.len() <= HOOKS);
 
 /// The index in [`COUNTERS`](crate::map::COUNTERS) of an outcome at a hook.
 #[inline(always)]

@@ -8,6 +8,10 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     /// The largest IP packet, in bytes, that the pod's link carries.
     pub mtu: u16,
+    /// Zero: only makes the layout another.
+    #[cfg(feature = "abi-next")]
+    pub added: u32,
 }
 
+#[cfg(not(feature = "abi-next"))]
 const _: () = assert!(size_of::<Endpoint>() == 12);

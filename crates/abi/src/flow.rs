@@ -43,7 +43,27 @@ pub struct FlowState {
     pub original: u32,
     /// Zero.
     pub pad: u32,
+    /// When the flow began, in nanoseconds of `CLOCK_MONOTONIC`.
+    #[cfg(feature = "abi-next")]
+    pub began: u64,
+}
+
+/// A [`FlowState`] in the table of a neighbouring [version](crate::version): the fields that all versions
+/// have, and room for those that the next one may add.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NeighbourFlow {
+    /// As in [`FlowState`].
+    pub last_seen: u64,
+    /// As in [`FlowState`].
+    pub original: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Never read; zero in what is written.
+    pub added: [u64; 6],
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40);
+#[cfg(not(feature = "abi-next"))]
 const _: () = assert!(size_of::<FlowState>() == 16);
+const _: () = assert!(size_of::<FlowState>() <= size_of::<NeighbourFlow>());

@@ -5,7 +5,7 @@
 //! - `#[repr(C)]`, no implicit padding (unused bytes are named and zero), sizes asserted below.
 //! - Addresses are 16 bytes for both families: IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2).
 //! - Addresses and ports are in network byte order everywhere; all other integers are in host order.
-//! - A change of any layout or meaning raises [`ABI_VERSION`].
+//! - A change of any layout or meaning raises [`ABI_VERSION`], and keeps to the rules of [`version`].
 
 #![cfg_attr(not(test), no_std)]
 
@@ -15,16 +15,15 @@ mod counters;
 mod endpoint;
 mod flow;
 mod route;
+pub mod version;
 
 pub use addr::Addr;
 pub use config::{Config, MAX_BLOCK_SIZES};
 pub use counters::{COUNTER_SLOTS, Counter, Hook, Outcome, slot};
 pub use endpoint::Endpoint;
-pub use flow::{FlowKey, FlowState};
+pub use flow::{FlowKey, FlowState, NeighbourFlow};
 pub use route::{MacKey, Route, RouteKey, RouteKind, Way};
-
-/// The version of all layouts and meanings in this crate. Maps are pinned below `v<ABI_VERSION>/`.
-pub const ABI_VERSION: u32 = 1;
+pub use version::ABI_VERSION;
 
 /// The VXLAN network identifier of every encapsulated packet; a contract between nodes.
 pub const OVERLAY_VNI: u32 = 1;
@@ -53,8 +52,14 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// [`FlowKey`](super::FlowKey) → [`FlowState`](super::FlowState).
     pub const FLOWS: &str = "FLOWS";
-    /// All of them.
+    /// All of them: shared with the user side, and pinned.
     pub const ALL: [&str; 6] = [ENDPOINTS, ROUTES, UPLINK_MACS, CONFIG, COUNTERS, FLOWS];
+    /// Those of [`ALL`] that the version before this one did not have.
+    pub const ADDED: [&str; 0] = [];
+
+    /// [`FlowKey`](super::FlowKey) → [`NeighbourFlow`](super::NeighbourFlow): the [`FLOWS`] of the version that
+    /// is taken over from, while it is.
+    pub const NEIGHBOUR_FLOWS: &str = "NEIGHBOUR_FLOWS";
 }
 
 /// Capacity of each map, in entries. Hash maps are preallocated.

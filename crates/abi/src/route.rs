@@ -50,6 +50,15 @@ pub struct Route {
     /// `Direct`: the next hop's address on that uplink (of either family). `Overlay`: the remote
     /// tunnel endpoint. `Local`: unspecified.
     pub next_hop: Addr,
+    /// `Overlay`: the uplink towards the remote tunnel endpoint, by which leaves what a program
+    /// encapsulates itself; 0: all passes through the overlay device. Otherwise 0.
+    pub underlay_ifindex: u32,
+    /// `Overlay` with an `underlay_ifindex`: the next hop's address on that uplink (of either family).
+    /// Otherwise unspecified.
+    pub underlay_next_hop: Addr,
+    /// Zero: only makes the layout another.
+    #[cfg(feature = "abi-next")]
+    pub added: u32,
 }
 
 /// A MAC address that a node's uplinks may send from.
@@ -65,5 +74,6 @@ pub struct MacKey {
 }
 
 const _: () = assert!(size_of::<RouteKey>() == 20);
-const _: () = assert!(size_of::<Route>() == 28);
+#[cfg(not(feature = "abi-next"))]
+const _: () = assert!(size_of::<Route>() == 48);
 const _: () = assert!(size_of::<MacKey>() == 12);

@@ -19,10 +19,15 @@
 //! address store, the pods' MTU is in the node's own rows. No copy of the objects is kept on disk.
 
 mod args;
+mod caller;
 mod control;
 mod endpoints;
 mod error;
 mod facts;
+#[cfg(not(feature = "fault-points"))]
+mod fault;
+#[cfg(feature = "fault-points")]
+pub mod fault;
 mod inside;
 mod journal;
 mod kernel_routes;

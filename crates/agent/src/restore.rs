@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use tombolo_abi::{Addr, Endpoint, Hook};
-use tombolo_cni::{HOST_LINK_PREFIX, host_link_name, released};
-use tombolo_ipam::Attachment;
+use tombolo_cni::{host_link_name, released};
+use tombolo_ipam::{Attachment, Owner};
 use tombolo_netlink::{Link, Netlink};
 
-use crate::endpoints::{Endpoints, PodSettings, pod_link};
+use crate::endpoints::{Endpoints, PodSettings, pod_link, pod_links};
 use crate::error::Error;
 
 /// Brings them together:
@@ -23,12 +23,7 @@ use crate::error::Error;
 pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) -> Result<(), Error> {
     settle(endpoints, state_dir)?;
     let mut host = Netlink::open()?;
-    let links: BTreeMap<String, Link> = host
-        .links()?
-        .into_iter()
-        .filter(|l| l.name.starts_with(HOST_LINK_PREFIX) && l.kind.as_deref() == Some("veth"))
-        .map(|l| (l.name.clone(), l))
-        .collect();
+    let links = pod_links(&mut host)?;
     let mut live: BTreeMap<String, Attachment> = BTreeMap::new();
     for attachment in endpoints.store.attachments()? {
         let name = host_link_name(&attachment.owner.container_id, &attachment.owner.ifname);
@@ -69,13 +64,12 @@ fn settle(endpoints: &Endpoints, state_dir: &Path) -> Result<(), Error> {
         endpoints.remove(&owner)?;
     }
     for record in released::list(state_dir).map_err(Error::file("read", released::folder(state_dir)))? {
-        // The plugin writes what it has checked; another hand may not.
-        if let Err(error) = endpoints.delete(&record.container_id, &record.if_name) {
-            tracing::error!(%error, ?record, "cannot settle this DEL");
-            continue;
-        }
-        released::remove(state_dir, &record)
-            .map_err(Error::file("remove a record in", released::folder(state_dir)))?;
+        let owner = Owner {
+            container_id: record.container_id,
+            ifname: record.if_name,
+        };
+        tracing::info!(%owner, "a DEL found no agent; completing it");
+        endpoints.remove(&owner)?;
     }
     Ok(())
 }
@@ -93,6 +87,7 @@ fn rows(
             ifindex,
             mac: attachment.mac,
             mtu: attachment.mtu,
+            ..Endpoint::default()
         };
         rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
     }

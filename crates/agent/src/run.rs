@@ -14,6 +14,7 @@ use tombolo_datapath::{Datapath, Options};
 use tombolo_ipam::AddressStore;
 use tombolo_netlink::Namespace;
 
+use crate::caller::Caller;
 use crate::control::{Control, Outcome, Trigger};
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
@@ -111,7 +112,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     });
     let listener = tokio::net::UnixListener::from_std(listener).map_err(Error::Serve)?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let serve = axum::serve(listener, server::router(server)).with_graceful_shutdown(async {
+    let service = server::router(server).into_make_service_with_connect_info::<Caller>();
+    let serve = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = ended.await;
     });
     let mut serve = tokio::spawn(serve.into_future());
@@ -170,6 +172,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         store: Arc::new(store),
         datapath: Arc::new(datapath),
         journal: Journal::open(&args.state_dir).map_err(Error::file("make a folder in", &args.state_dir))?,
+        state_dir: args.state_dir.clone(),
         settings,
         turns: Turns::new(),
         own_namespace: Namespace::current()?,
@@ -197,7 +200,7 @@ fn known_settings(endpoints: &Endpoints) -> Result<Option<PodSettings>, Error> {
     let own = rows
         .values()
         .find(|r| r.kind == RouteKind::Pods as u8 && r.way == Way::Local as u8);
-    let sources = [config.icmp_source_v4, config.icmp_source_v6];
+    let sources = [config.node_v4, config.node_v6];
     let node_addresses: Vec<IpAddr> = sources
         .into_iter()
         .filter(|a| !a.is_unspecified())

@@ -83,6 +83,10 @@ pub fn routes(node: &Endpoints, names: &BTreeMap<u32, String>) -> Result<Vec<Rou
             key.prefix_len
         };
         let local = row.way == Way::Local as u8;
+        let leaves_by = match row.underlay_ifindex {
+            0 => row.ifindex,
+            underlay => underlay,
+        };
         Some(Route {
             destination: IpNet::new(address, u8::try_from(prefix_len).ok()?).ok()?,
             kind: if row.kind == RouteKind::Pods as u8 {
@@ -94,7 +98,7 @@ pub fn routes(node: &Endpoints, names: &BTreeMap<u32, String>) -> Result<Vec<Rou
             way: way_word(row.way).into(),
             node: names.get(&row.node).cloned(),
             next_hop: (!local).then(|| row.next_hop.into()),
-            interface: links.get(&row.ifindex).cloned(),
+            interface: links.get(&leaves_by).cloned(),
             mtu: row.mtu.into(),
         })
     };

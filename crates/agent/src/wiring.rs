@@ -17,6 +17,7 @@ use tombolo_datapath::Datapath;
 use tombolo_netlink::{LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
 
 use crate::error::Error;
+use crate::fault::{self, Step};
 
 /// How long the kernel may take to notice that both sides of a link are up: a moment, unless it is very busy.
 const RUNNING_DEADLINE: Duration = Duration::from_secs(5);
@@ -88,19 +89,24 @@ impl PodLink<'_> {
             ifindex: index,
             mac: self.mac,
             mtu: self.mtu,
+            ..Endpoint::default()
         };
         for &address in self.addresses {
             datapath.endpoints().insert(&Addr::from(address), &row)?;
         }
+        fault::at(Step::AddRowsWritten)?;
         // (Router advertisements of pods are dropped by this program; `accept_ra` need not be set.)
         datapath.attach(Hook::FromPod, self.host_name, index)?;
+        fault::at(Step::AddOneAttached)?;
         datapath.attach(Hook::ToPod, self.host_name, index)?;
+        fault::at(Step::AddBothAttached)?;
         let up = LinkChange {
             up: Some(true),
             ipv6_link_local: Some(false),
             ..LinkChange::default()
         };
-        Ok(host.set_link(index, &up)?)
+        host.set_link(index, &up)?;
+        Ok(fault::at(Step::AddHostUp)?)
     }
 
     /// Lets the node's own packets find the pod; the host's side is up.
@@ -181,12 +187,15 @@ impl PodLink<'_> {
                     .map_err(Error::from),
             );
         }
+        keep(fault::at(Step::DelRowsRemoved).map_err(Error::from));
         let deleted = host.delete_link(self.host_name);
         let gone = deleted.is_ok();
         keep(deleted.map(drop).map_err(Error::from));
+        keep(fault::at(Step::DelLinkDeleted).map_err(Error::from));
         if gone {
             keep(datapath.detach(self.host_name).map_err(Error::from));
         }
+        keep(fault::at(Step::DelDetached).map_err(Error::from));
         result
     }
 }

@@ -25,6 +25,9 @@ use crate::plugin::{Operation, Plugin, Pod, own_program};
 /// How long an agent may take to be ready.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Where state is. Not in memory: that an address is on the disk is part of an ADD.
+pub const STATE_ROOT: &str = "/var/tmp";
+
 /// How the cluster is set up.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -59,7 +62,7 @@ impl Cluster {
     pub fn start(settings: Settings) -> Result<Self> {
         let names: Vec<String> = (1..=settings.nodes).map(|n| format!("node-{n}")).collect();
         let namespaces: Vec<TestNamespace> = names.iter().map(|name| TestNamespace::new(name)).collect();
-        let addresses: Vec<String> = (1..=2).map(|n| format!("172.20.1.1{n}/24")).collect();
+        let addresses: Vec<String> = (1..=2).map(|n| format!("{}/24", node_address(n))).collect();
         let end = |n: usize| [addresses[n].as_str()];
         let other_side = TestNamespace::new("the other side of the wire");
         let peer = namespaces.get(1).unwrap_or(&other_side);
@@ -85,8 +88,7 @@ impl Cluster {
 
 impl Node {
     fn start(name: &str, namespace: TestNamespace, kubeconfig: &str, settings: Settings) -> Result<Self> {
-        // Not in memory: that an address is on the disk is part of an ADD.
-        let folder = tempfile::tempdir_in("/var/tmp")?;
+        let folder = tempfile::tempdir_in(STATE_ROOT)?;
         let bpffs = Bpffs::new();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("kubeconfig"), kubeconfig)?;
@@ -149,6 +151,11 @@ impl Node {
             .context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
+}
+
+/// A node's own address, on the wire; nodes are counted from 1.
+pub fn node_address(number: usize) -> String {
+    format!("172.20.1.1{number}")
 }
 
 /// A way from a pod of the first node to one of the last.

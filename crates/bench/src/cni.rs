@@ -1,9 +1,13 @@
 //! The life of a pod: ADD and DEL, from the start of the plugin to its result.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
 use anyhow::Result;
 use tombolo_testkit::TestNamespace;
 
-use crate::cluster::{Cluster, Settings};
+use crate::cluster::{Cluster, STATE_ROOT, Settings};
 use crate::figure::{Bound, Figure, Unit};
 use crate::peers::DebianNode;
 use crate::plugin::{Operation, Plugin, Pod};
@@ -29,8 +33,13 @@ pub fn measure(effort: Effort) -> Result<Vec<Figure>> {
         (&peers[1].namespace, &peers[1].plugin),
     ];
     let pod = Pod::new("pod");
+    let disk = Disk::new()?;
     let mut dels = vec![Vec::new(); contenders.len()];
-    let adds = alternate(effort.rounds(100), contenders.len(), |which| {
+    // In the same rounds, what the disk takes of each ADD and DEL of ours.
+    let adds = alternate(effort.rounds(100), contenders.len() + 1, |which| {
+        if which == contenders.len() {
+            return disk.flush();
+        }
         let add = run(contenders[which], Operation::Add, &pod)?;
         dels[which].push(run(contenders[which], Operation::Del, &pod)?);
         Ok(add)
@@ -47,7 +56,8 @@ pub fn measure(effort: Effort) -> Result<Vec<Figure>> {
         })
     })?;
     let third = 1.0 / 3.0;
-    let mut figures = Vec::new();
+    let flush = "a flush of the disk, in ADD and DEL of ours alone";
+    let mut figures = vec![Figure::alone(flush, Unit::Milliseconds, &adds[3], Bound::Open)];
     for (what, samples, bound) in [
         ("CNI ADD", adds, third),
         ("CNI DEL", dels, third),
@@ -60,6 +70,23 @@ pub fn measure(effort: Effort) -> Result<Vec<Figure>> {
         figures.push(figure("Debian's bridge", &samples[2], Bound::Open));
     }
     Ok(figures)
+}
+
+/// The disk that addresses are kept on.
+struct Disk(File);
+
+impl Disk {
+    fn new() -> Result<Self> {
+        Ok(Self(tempfile::tempfile_in(STATE_ROOT)?))
+    }
+
+    /// Milliseconds of a write and its way to the disk.
+    fn flush(&self) -> Result<f64> {
+        let start = Instant::now();
+        self.0.write_all_at(&[0; 4096], 0)?;
+        self.0.sync_data()?;
+        Ok(start.elapsed().as_secs_f64() * 1000.0)
+    }
 }
 
 fn run((namespace, plugin): Contender<'_>, operation: Operation, pod: &Pod) -> Result<f64> {

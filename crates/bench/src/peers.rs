@@ -8,6 +8,7 @@ use serde_json::json;
 use tombolo_netlink::sysctl;
 use tombolo_testkit::{End, TestNamespace, connect};
 
+use crate::cluster::STATE_ROOT;
 use crate::plugin::Plugin;
 
 /// Where the package containernetworking-plugins puts them.
@@ -30,7 +31,7 @@ impl DebianNode {
             program.display()
         );
         // On a disk, as Tombolo's.
-        let folder = tempfile::tempdir_in("/var/tmp")?;
+        let folder = tempfile::tempdir_in(STATE_ROOT)?;
         let plugin = Plugin {
             program,
             path: DEBIAN_PLUGINS.into(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cluster::{Cluster, Settings, pod_to_pod};
+use crate::cluster::{Cluster, Settings, node_address, pod_to_pod};
 use crate::figure::{Bound, Figure, Unit};
 use crate::load::{LoadPath, Mode};
 use crate::peers::{BareVeth, DebianNode, KernelVxlan};
@@ -21,8 +21,11 @@ const MODES: [(Mode, &str); 3] = [
     (Mode::ConnectRequestResponse, "connect/request/response"),
 ];
 
-/// A peer, and the least ratio to it in each mode.
-type Peer<'a> = (&'a str, &'a LoadPath<'a>, [f64; 3]);
+/// A peer, and the bound in each mode.
+type Peer<'a> = (&'a str, &'a LoadPath<'a>, [Bound; 3]);
+
+/// Bounds for comparison only.
+const OPEN: [Bound; 3] = [Bound::Open; 3];
 
 /// Pod to pod on one node, without and with flows tracked, against a bare veth and Debian's bridge.
 pub fn same_node(effort: Effort) -> Result<Vec<Figure>> {
@@ -33,31 +36,30 @@ pub fn same_node(effort: Effort) -> Result<Vec<Figure>> {
     let address = debian.namespace.run(|| debian.plugin.add(&bridged[1]))?;
     let bare = LoadPath::new(&bare.ends[0], &bare.ends[1], bare.address)?;
     let bridge = LoadPath::new(&bridged[0].namespace, &bridged[1].namespace, address)?;
-    let settings = Settings {
-        nodes: 1,
-        routing: "direct",
-        track_flows: false,
-    };
-    let bounds = [0.95; 3];
+    let ours = Ours::start(1)?;
     let peers = [
-        ("a bare veth", &bare, bounds),
-        ("Debian's bridge", &bridge, [1.0; 3]),
+        ("a bare veth", &bare, at_least([0.95; 3])),
+        ("Debian's bridge", &bridge, at_least([1.0; 3])),
     ];
-    ours_and_peers("pod to pod, same node", settings, &peers, effort)
+    ours.compare("pod to pod, same node", &peers, effort)
 }
 
-/// Pod to pod across nodes without encapsulation, without and with flows tracked, against the nodes' own traffic.
-/// A wire between nodes is a veth pair here, and nodes without Tombolo have nothing else on it.
+/// Pod to pod across nodes without encapsulation, without and with flows tracked, against the same nodes' own traffic
+/// over the same wire; and, for comparison, against nodes without Tombolo. A wire is a veth pair here.
 pub fn direct(effort: Effort) -> Result<Vec<Figure>> {
     let bare = BareVeth::new()?;
-    let nodes = LoadPath::new(&bare.ends[0], &bare.ends[1], bare.address)?;
-    let settings = Settings {
-        nodes: 2,
-        routing: "direct",
-        track_flows: false,
-    };
-    let peers = [("node to node", &nodes, [0.88, 0.94, 0.94])];
-    ours_and_peers("across nodes, direct", settings, &peers, effort)
+    let bare = LoadPath::new(&bare.ends[0], &bare.ends[1], bare.address)?;
+    let ours = Ours::start(2)?;
+    let nodes = LoadPath::new(
+        &ours.plain.nodes[0].namespace,
+        &ours.plain.nodes[1].namespace,
+        node_address(2).parse()?,
+    )?;
+    let peers = [
+        ("node to node, same wire", &nodes, at_least([0.88, 0.94, 0.94])),
+        ("node to node without Tombolo", &bare, OPEN),
+    ];
+    ours.compare("across nodes, direct", &peers, effort)
 }
 
 /// Pod to pod across nodes in the overlay, against the kernel's own VXLAN.
@@ -72,7 +74,7 @@ pub fn vxlan(effort: Effort) -> Result<Vec<Figure>> {
     let cluster = Cluster::start(settings)?;
     let pods = [Pod::new("client"), Pod::new("server")];
     let ours = pod_to_pod(&cluster, [&pods[0], &pods[1]])?;
-    let peers = [("the kernel's VXLAN", &theirs, [1.0; 3])];
+    let peers = [("the kernel's VXLAN", &theirs, at_least([1.0; 3]))];
     let mut figures = Vec::new();
     for mode in MODES {
         figures.extend(compare(
@@ -87,30 +89,53 @@ pub fn vxlan(effort: Effort) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// One cluster as it is, and one that tracks flows, in the same rounds as the peers.
-fn ours_and_peers(what: &str, settings: Settings, peers: &[Peer<'_>], effort: Effort) -> Result<Vec<Figure>> {
-    let plain = Cluster::start(settings)?;
-    let tracking = Cluster::start(Settings {
-        track_flows: true,
-        ..settings
-    })?;
-    let pods = ["client", "server", "tracked-client", "tracked-server"].map(Pod::new);
-    let ours = [
-        &pod_to_pod(&plain, [&pods[0], &pods[1]])?,
-        &pod_to_pod(&tracking, [&pods[2], &pods[3]])?,
-    ];
-    let mut figures = Vec::new();
-    for mode in MODES {
-        figures.extend(compare(
-            what,
-            mode,
-            &ours,
-            &["", ", flows tracked"],
-            peers,
-            effort,
-        )?);
+/// A cluster as it is, and one that tracks flows, each with two pods as far apart as it goes.
+struct Ours {
+    plain: Cluster,
+    tracking: Cluster,
+    pods: [Pod; 4],
+}
+
+impl Ours {
+    fn start(nodes: usize) -> Result<Self> {
+        let cluster = |track_flows| {
+            Cluster::start(Settings {
+                nodes,
+                routing: "direct",
+                track_flows,
+            })
+        };
+        Ok(Self {
+            plain: cluster(false)?,
+            tracking: cluster(true)?,
+            pods: ["client", "server", "tracked-client", "tracked-server"].map(Pod::new),
+        })
     }
-    Ok(figures)
+
+    /// Both against all peers, in the same rounds.
+    fn compare(&self, what: &str, peers: &[Peer<'_>], effort: Effort) -> Result<Vec<Figure>> {
+        let [client, server, tracked_client, tracked_server] = &self.pods;
+        let paths = [
+            &pod_to_pod(&self.plain, [client, server])?,
+            &pod_to_pod(&self.tracking, [tracked_client, tracked_server])?,
+        ];
+        let mut figures = Vec::new();
+        for mode in MODES {
+            figures.extend(compare(
+                what,
+                mode,
+                &paths,
+                &["", ", flows tracked"],
+                peers,
+                effort,
+            )?);
+        }
+        Ok(figures)
+    }
+}
+
+fn at_least(ratios: [f64; 3]) -> [Bound; 3] {
+    ratios.map(Bound::AtLeast)
 }
 
 /// Each of ours against each peer in one mode.
@@ -141,13 +166,7 @@ fn compare(
         for ((peer, _, bounds), theirs) in peers.iter().zip(theirs) {
             let at = MODES.iter().position(|(m, _)| *m == mode).unwrap_or_default();
             let what = format!("{what}{variant}: {mode_name}");
-            figures.push(Figure::compared(
-                &what,
-                unit,
-                own,
-                (peer, theirs),
-                Bound::AtLeast(bounds[at]),
-            ));
+            figures.push(Figure::compared(&what, unit, own, (peer, theirs), bounds[at]));
         }
     }
     Ok(figures)

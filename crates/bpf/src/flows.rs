@@ -4,12 +4,13 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
+    btf_maps::HashMap,
     helpers::bpf_ktime_get_ns,
 };
-use tombolo_abi::{FlowKey, FlowState, Outcome};
+use tombolo_abi::{FlowKey, FlowState, NeighbourFlow, Outcome, capacity};
 
 use crate::{
-    maps::{FLOWS, TRACK_FLOWS},
+    maps::{FLOWS, NEIGHBOUR_FLOWS, READ_THROUGH, TRACK_FLOWS},
     parse::{Packet, protocol},
     skb::Skb,
 };
@@ -53,27 +54,55 @@ pub fn track(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
 /// Out of line: once in a flow.
 #[inline(never)]
 fn begin(key: &FlowKey, now: u64) -> Result<(), Outcome> {
-    let original = FlowState {
+    if READ_THROUGH.load() != 0 && goes_on(key, now)? {
+        return Ok(());
+    }
+    insert(&FLOWS, key, |original| FlowState {
         last_seen: now,
-        original: 1,
+        original,
         pad: 0,
-    };
-    let answering = FlowState {
+        #[cfg(feature = "abi-next")]
+        began: now,
+    })
+}
+
+/// Whether the neighbour's table has the flow, which then goes on there until the table is carried over. A new
+/// flow begins there too: until all programs are replaced, its other direction may be the neighbour's.
+#[inline(always)]
+fn goes_on(key: &FlowKey, now: u64) -> Result<bool, Outcome> {
+    if let Some(state) = NEIGHBOUR_FLOWS.get_ptr_mut(key) {
+        // SAFETY: as in `track`; this field is where it is in every version.
+        unsafe { (*state).last_seen = now };
+        return Ok(true);
+    }
+    insert(&NEIGHBOUR_FLOWS, key, |original| NeighbourFlow {
         last_seen: now,
-        original: 0,
-        pad: 0,
-    };
+        original,
+        ..NeighbourFlow::default()
+    })?;
+    Ok(false)
+}
+
+/// Makes both directions of a flow in a table, or none.
+#[inline(always)]
+fn insert<V>(
+    table: &HashMap<FlowKey, V, { capacity::FLOWS }>,
+    key: &FlowKey,
+    state: impl Fn(u32) -> V,
+) -> Result<(), Outcome> {
     // Another CPU may have begun the same flow, or its answer: then that one stands.
-    let reversed = key.reversed();
-    if FLOWS.insert(key, original, u64::from(BPF_NOEXIST)).is_err() {
-        return if FLOWS.get_ptr(key).is_some() {
+    if table.insert(key, state(1), u64::from(BPF_NOEXIST)).is_err() {
+        return if table.get_ptr(key).is_some() {
             Ok(())
         } else {
             Err(Outcome::FlowTableFull)
         };
     }
-    if FLOWS.insert(reversed, answering, u64::from(BPF_ANY)).is_err() {
-        let _ = FLOWS.remove(key);
+    if table
+        .insert(key.reversed(), state(0), u64::from(BPF_ANY))
+        .is_err()
+    {
+        let _ = table.remove(key);
         return Err(Outcome::FlowTableFull);
     }
     Ok(())

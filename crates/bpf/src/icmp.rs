@@ -197,7 +197,7 @@ unsafe fn become_answer(skb: Skb, packet: &Packet, mtu: u32, scratch: *mut u8) -
 /// As [`become_answer`].
 #[inline(always)]
 unsafe fn write_v4(scratch: *mut u8, config: &Config, packet: &Packet, mtu: u32, quoted: u32) {
-    let Addr(source) = config.icmp_source_v4;
+    let Addr(source) = config.node_v4;
     let source = if source[3] == 0 {
         u32::from_ne_bytes(GATEWAY_V4)
     } else {
@@ -227,10 +227,10 @@ unsafe fn write_v4(scratch: *mut u8, config: &Config, packet: &Packet, mtu: u32,
 /// As [`become_answer`].
 #[inline(always)]
 unsafe fn write_v6(scratch: *mut u8, config: &Config, packet: &Packet, mtu: u32, quoted: u32) {
-    let source = if config.icmp_source_v6.is_unspecified() {
+    let source = if config.node_v6.is_unspecified() {
         Addr::from_bytes(GATEWAY_V6)
     } else {
-        config.icmp_source_v6
+        config.node_v6
     };
     let payload_len = ICMP_LEN as u16 + quoted as u16;
     // SAFETY: as the caller promises.

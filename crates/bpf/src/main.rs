@@ -20,6 +20,7 @@ mod hooks;
 mod icmp;
 mod maps;
 mod mtu;
+mod overlay;
 mod parse;
 mod policy;
 mod resolve;

@@ -83,6 +83,12 @@ pub fn node(address: &Addr) -> Option<&'static Route> {
     exact(128, *address).filter(|route| route.kind == RouteKind::Node as u8)
 }
 
+/// Whether this is the address that the node is known by first: no look-up.
+#[inline(always)]
+pub fn is_node_primary(address: &Addr) -> bool {
+    config().is_some_and(|config| *address == config.node_v4 || *address == config.node_v6)
+}
+
 /// The node's configuration. `None` never happens: an array has its entries.
 #[inline(always)]
 pub fn config() -> Option<&'static Config> {

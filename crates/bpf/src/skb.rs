@@ -159,6 +159,20 @@ impl Skb {
         unsafe { helpers::bpf_skb_change_tail(self.0, len, 0) == 0 }
     }
 
+    /// Makes room of `len` bytes after the MAC header; `flags` say what for. `false`: nothing was changed.
+    #[inline(always)]
+    pub fn make_room_after_mac(self, len: i32, flags: u64) -> bool {
+        // SAFETY: a helper call on a valid context.
+        unsafe { helpers::bpf_skb_adjust_room(self.0, len, ADJ_ROOM_MAC, flags) == 0 }
+    }
+
+    /// A number that is the same for all packets of a flow.
+    #[inline(always)]
+    pub fn flow_hash(self) -> u32 {
+        // SAFETY: a helper call on a valid context.
+        unsafe { helpers::bpf_get_hash_recalc(self.0) }
+    }
+
     /// Takes `len` bytes out after the MAC header.
     #[inline(always)]
     pub fn cut_after_mac(self, len: i32) -> bool {

@@ -4,8 +4,8 @@
 //! by without one.
 
 use std::{
-    io,
-    os::fd::{AsFd as _, BorrowedFd},
+    fs, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -19,7 +19,7 @@ use crate::{
         link::{self, Direction},
     },
     clsact,
-    pins::unpin,
+    pins::{replacing, unpin},
 };
 
 /// How programs are attached.
@@ -62,6 +62,12 @@ pub struct Target<'a> {
     pub pin: &'a Path,
 }
 
+/// What a program is attached by.
+enum Attached {
+    Link { link: OwnedFd, program: u32 },
+    Filter { ifindex: u32, program: u32 },
+}
+
 /// Which packets a hook's program sees.
 const fn direction(hook: Hook) -> Direction {
     match hook {
@@ -75,55 +81,111 @@ impl Target<'_> {
         failed(what, self.hook, self.device, source)
     }
 
-    /// Attaches the program, or replaces the one that is there.
-    pub fn attach(&self, tcx: bool) -> Result<()> {
-        if self.replace(Some(self.ifindex))? {
-            return Ok(());
+    /// Whether a program is attached there, by what is pinned.
+    pub fn is_attached(&self) -> Result<bool> {
+        let pinned = match bpf::open(self.pin, false) {
+            Ok(pinned) => pinned,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => {
+                return Err(Error::Pin {
+                    what: "open",
+                    path: self.pin.to_owned(),
+                    source,
+                });
+            }
+        };
+        match link::state(pinned.as_fd()) {
+            Some(state) => Ok(state.ifindex == self.ifindex),
+            None => {
+                clsact::is_attached(self.ifindex, direction(self.hook)).map_err(|e| self.error("look at", e))
+            }
+        }
+    }
+
+    /// Attaches the program where none is attached; replaces the one that is there, if so wanted.
+    pub fn attach(&self, tcx: bool, replace: bool) -> Result<()> {
+        if let Some(attached) = self.attached(Some(self.ifindex))? {
+            return if replace { self.put(&attached) } else { Ok(()) };
         }
         if tcx {
             let link = link::create(self.program, self.ifindex, direction(self.hook))
                 .map_err(|e| self.error("attach", e))?;
             self.pin(link.as_fd())
         } else {
-            clsact::attach(self.program, self.ifindex, direction(self.hook))
-                .map_err(|e| self.error("attach", e))?;
-            self.pin(self.program)
+            // A pin without a filter is nothing; a filter without a pin would be forgotten.
+            self.pin(self.program)?;
+            let attached = clsact::attach(self.program, self.ifindex, direction(self.hook));
+            attached.or_else(|error| {
+                unpin(self.pin)?;
+                Err(self.error("attach", error))
+            })
         }
     }
 
-    /// Replaces the program where one is attached. `false`: none is, and what was pinned of a device
-    /// that is gone (or, with `ifindex`, of another) is removed.
-    pub fn replace(&self, ifindex: Option<u32>) -> Result<bool> {
+    /// Replaces the program where one is attached; `false`: none is.
+    pub fn replace(&self) -> Result<bool> {
+        match self.attached(None)? {
+            Some(attached) => self.put(&attached).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// What is attached. What was pinned of a device that is gone (or, with `ifindex`, of another) is removed.
+    fn attached(&self, ifindex: Option<u32>) -> Result<Option<Attached>> {
         if !self.pin.exists() {
-            return Ok(false);
+            return Ok(None);
         }
         let pinned = bpf::open(self.pin, false).map_err(|source| Error::Pin {
             what: "open",
             path: self.pin.to_owned(),
             source,
         })?;
-        if let Some(state) = link::state(pinned.as_fd()) {
-            if state.ifindex == 0 || ifindex.is_some_and(|wanted| wanted != state.ifindex) {
-                unpin(self.pin)?;
-                return Ok(false);
-            }
-            let program = bpf::program::id(self.program).map_err(|e| self.error("replace", e))?;
-            if program != state.program {
-                link::update(pinned.as_fd(), self.program).map_err(|e| self.error("replace", e))?;
-            }
-            return Ok(true);
-        }
-        // The program of a filter: the device has it as long as it has the filter.
-        let at = ifindex.or_else(|| if_nametoindex(self.device).ok());
-        let direction = direction(self.hook);
-        let Some(at) = at.filter(|at| clsact::is_attached(*at, direction).unwrap_or(false)) else {
-            unpin(self.pin)?;
-            return Ok(false);
+        let attached = if let Some(state) = link::state(pinned.as_fd()) {
+            let is_there = state.ifindex != 0 && ifindex.is_none_or(|wanted| wanted == state.ifindex);
+            is_there.then_some(Attached::Link {
+                link: pinned,
+                program: state.program,
+            })
+        } else {
+            // The program of a filter: the device has it as long as it has the filter.
+            let program = bpf::program::id(pinned.as_fd()).map_err(|e| self.error("look at", e))?;
+            let at = ifindex.or_else(|| if_nametoindex(self.device).ok());
+            at.filter(|at| clsact::is_attached(*at, direction(self.hook)).unwrap_or(false))
+                .map(|ifindex| Attached::Filter { ifindex, program })
         };
-        clsact::attach(self.program, at, direction).map_err(|e| self.error("replace", e))?;
-        unpin(self.pin)?;
-        self.pin(self.program)?;
-        Ok(true)
+        if attached.is_none() {
+            unpin(self.pin)?;
+        }
+        Ok(attached)
+    }
+
+    /// Puts the program in the place of the one that is attached.
+    fn put(&self, attached: &Attached) -> Result<()> {
+        let ours = bpf::program::id(self.program).map_err(|e| self.error("replace", e))?;
+        match attached {
+            Attached::Link { program, .. } | Attached::Filter { program, .. } if *program == ours => Ok(()),
+            Attached::Link { link, .. } => {
+                link::update(link.as_fd(), self.program).map_err(|e| self.error("replace", e))
+            }
+            Attached::Filter { ifindex, .. } => {
+                clsact::attach(self.program, *ifindex, direction(self.hook))
+                    .map_err(|e| self.error("replace", e))?;
+                self.repin()
+            }
+        }
+    }
+
+    /// Pins the program in the place of another, in one step: what is attached always has a pin.
+    fn repin(&self) -> Result<()> {
+        let replacing = replacing(self.pin);
+        let failed = |source| Error::Pin {
+            what: "replace",
+            path: self.pin.to_owned(),
+            source,
+        };
+        unpin(&replacing)?;
+        bpf::pin(self.program, &replacing).map_err(failed)?;
+        fs::rename(&replacing, self.pin).map_err(failed)
     }
 
     fn pin(&self, fd: BorrowedFd<'_>) -> Result<()> {

@@ -2,6 +2,7 @@
 //! the last used field ends; the kernel takes what is missing as zero. None has padding, which would
 //! be read as fields.
 
+pub mod batch;
 pub mod link;
 pub mod map;
 pub mod program;

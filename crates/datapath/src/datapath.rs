@@ -1,19 +1,23 @@
 //! The datapath of a node: programs, maps, and where they are attached.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
+    io,
     ops::Deref,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
 };
 
-use tombolo_abi::Hook;
+use tombolo_abi::{ABI_VERSION, Hook, map};
 
 use crate::{
     Attach, Error, Packet, Result, Run, Tables,
     attach::{self, Target},
-    bpf, object,
+    bpf,
+    object::{Constants, Embedded, Programs},
     pins::Pins,
+    staging::{self, Staged},
+    takeover,
 };
 
 /// How a datapath is loaded.
@@ -44,70 +48,155 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Datapath {
     tables: Tables,
-    programs: BTreeMap<Hook, OwnedFd>,
+    programs: Programs,
     pins: Pins,
     attach: Attach,
+    track_flows: bool,
 }
 
 impl Datapath {
     /// Makes the maps, or takes those that are pinned; loads the programs, once for all devices.
     ///
-    /// Where all maps were there, the programs that are attached are replaced by these at once, so
-    /// that an upgrade is a restart. Where they are new (no agent of this ABI version has run), those
-    /// that are attached stay, and serve from their own maps, until the new ones are filled and
-    /// [`Datapath::replace_programs`] is called.
+    /// Where the maps hold what is known of the node, those of this ABI version or of the one before or after,
+    /// the programs that are attached are replaced by these at once, so that an upgrade is a restart. Where they
+    /// had to be made anew, those that are attached stay, and serve from their own maps, until the new ones are
+    /// filled and [`Datapath::replace_programs`] is called.
+    ///
+    /// Killed at any moment, it leaves every device with a program whose tables are filled; the next call, of
+    /// this build's version or of the other one, goes on from there.
     ///
     /// # Errors
-    /// [`Error::NotBpffs`], [`Error::MapMismatch`], [`Error::ProgramLoad`] and others; what is
-    /// attached stays attached.
+    /// [`Error::NotBpffs`], [`Error::UnknownAbi`], [`Error::MapMismatch`], [`Error::ProgramLoad`] and others;
+    /// what is attached stays attached.
     pub fn load(options: &Options) -> Result<Self> {
         let pins = Pins::make(&options.directory)?;
-        let loaded = object::load(&pins.maps, options.track_flows)?;
+        let object = Embedded::parse()?;
+        let Staged { maps, filled } = staging::maps(&pins, &object)?;
+        let constants = Constants {
+            track_flows: options.track_flows,
+            neighbour_flows: None,
+        };
         let datapath = Self {
-            tables: Tables::new(loaded.maps)?,
-            programs: loaded.programs,
+            programs: object.programs(&maps, constants)?,
+            tables: Tables::new(maps)?,
             pins,
             attach: options.attach,
+            track_flows: options.track_flows,
         };
-        if loaded.maps_reused {
+        if filled || datapath.pins.attached()?.is_empty() {
             datapath.replace_programs()?;
         }
         Ok(datapath)
     }
 
-    /// Puts this datapath's programs wherever a program is attached, one by one, each in one step.
+    /// Puts this datapath's programs wherever a program is attached, one by one, each in one step. Its tables are
+    /// filled; those of another ABI version go when its last flows have been carried over.
     /// What is pinned of devices that are gone is removed.
+    ///
+    /// # Errors
+    /// The first that was met; all is done that can be, and it can be tried again.
     pub fn replace_programs(&self) -> Result<()> {
+        self.pins.publish()?;
+        for version in self.pins.neighbours()? {
+            self.take_over(version)?;
+        }
+        self.put(&self.programs)
+    }
+
+    /// Takes over from the programs of another ABI version.
+    fn take_over(&self, version: u32) -> Result<()> {
+        let path = self.pins.maps_of(version).join(map::FLOWS);
+        let ours = self.tables.flows().map();
+        let theirs = match bpf::open(&path, false) {
+            Ok(theirs) => Some(theirs),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => {
+                return Err(Error::Pin {
+                    what: "open",
+                    path,
+                    source,
+                });
+            }
+        };
+        if let Some(theirs) = theirs
+            && !takeover::is_same(&theirs, ours)?
+        {
+            if self.track_flows {
+                let object = Embedded::parse()?;
+                let maps = staging::open(&self.pins.maps(), &object)?;
+                let constants = Constants {
+                    track_flows: true,
+                    neighbour_flows: Some(&theirs),
+                };
+                self.put(&object.programs(&maps, constants)?)?;
+            } else {
+                self.put(&self.programs)?;
+            }
+            let flows = takeover::copy_flows(version, &theirs, ours)?;
+            tracing::info!(from = version, to = ABI_VERSION, flows, "carried the flows over");
+        }
+        self.put(&self.programs)?;
+        self.pins.retire(version)?;
+        tracing::info!(
+            from = version,
+            to = ABI_VERSION,
+            "took over from another ABI version"
+        );
+        Ok(())
+    }
+
+    /// Puts programs wherever one is attached; returns the first error when all is done that can be.
+    fn put(&self, programs: &Programs) -> Result<()> {
+        let mut result = Ok(());
         for (device, hook, pin) in self.pins.attached()? {
             let target = Target {
                 hook,
-                program: self.program(hook)?.as_fd(),
+                program: program(programs, hook)?.as_fd(),
                 device: &device,
                 ifindex: 0,
                 pin: &pin,
             };
-            if !target.replace(None)? {
-                tracing::info!(
+            match target.replace() {
+                Ok(true) => {}
+                Ok(false) => tracing::info!(
                     device,
                     hook = hook.word(),
                     "the device of this attachment is gone"
-                );
+                ),
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        Ok(())
+        result
     }
 
-    /// Attaches a hook's program to a device; fine if it is attached.
+    /// Attaches a hook's program to a device; fine if it is attached. One whose tables wait for their rows does
+    /// not replace another.
     pub fn attach(&self, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
         let pin = self.pins.link(device, hook);
         Target {
             hook,
-            program: self.program(hook)?.as_fd(),
+            program: program(&self.programs, hook)?.as_fd(),
             device,
             ifindex,
             pin: &pin,
         }
-        .attach(self.attach.is_tcx(hook))
+        .attach(self.attach.is_tcx(hook), !self.pins.staged().exists())
+    }
+
+    /// Whether a hook's program is attached to a device.
+    ///
+    /// # Errors
+    /// [`Error::Pin`] and [`Error::Attach`]: the kernel does not say.
+    pub fn is_attached(&self, hook: Hook, device: &str, ifindex: u32) -> Result<bool> {
+        let pin = self.pins.link(device, hook);
+        Target {
+            hook,
+            program: program(&self.programs, hook)?.as_fd(),
+            device,
+            ifindex,
+            pin: &pin,
+        }
+        .is_attached()
     }
 
     /// Detaches all programs from a device; fine if none is attached, or the device is gone.
@@ -131,17 +220,16 @@ impl Datapath {
     /// Runs a program on a packet, with the maps as they are; it is counted like any other. Redirects
     /// are decided, but not done.
     pub fn test_run(&self, hook: Hook, packet: &Packet<'_>) -> Result<Run> {
-        bpf::program::test_run(self.program(hook)?, packet).map_err(|source| Error::Run {
+        bpf::program::test_run(program(&self.programs, hook)?, packet).map_err(|source| Error::Run {
             hook: hook.word(),
             source,
         })
     }
+}
 
-    fn program(&self, hook: Hook) -> Result<&OwnedFd> {
-        self.programs
-            .get(&hook)
-            .ok_or_else(|| Error::Object(format!("no program {}", hook.word())))
-    }
+fn program(programs: &Programs, hook: Hook) -> Result<&OwnedFd> {
+    let missing = || Error::Object(format!("no program {}", hook.word()));
+    programs.get(&hook).ok_or_else(missing)
 }
 
 impl Deref for Datapath {

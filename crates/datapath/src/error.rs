@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use tombolo_abi::ABI_VERSION;
+
 /// What this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -37,6 +39,35 @@ pub enum Error {
         .path.display()
     )]
     MapMismatch {
+        /// The pin.
+        path: PathBuf,
+        /// The shape that is there.
+        found: String,
+        /// The shape that is wanted.
+        wanted: String,
+    },
+    /// Tables of an ABI version that cannot be taken over from.
+    #[error(
+        "{} holds tables of ABI version {found}, and this build, of version {ours}, takes over those of one version \
+         before or after only: run a build of version {step} first (pods stay connected meanwhile), or remove them \
+         with `tombolo uninstall` (which cuts the pods off until the agent starts again)",
+        .path.display(),
+        ours = ABI_VERSION,
+        step = if *.found > ABI_VERSION { found - 1 } else { found + 1 }
+    )]
+    UnknownAbi {
+        /// The folder of the tables.
+        path: PathBuf,
+        /// Their version.
+        found: u32,
+    },
+    /// A map of a neighbouring ABI version whose rows cannot be carried over.
+    #[error(
+        "the map pinned at {} has {found}, and this build needs {wanted}: keys differ, which no ABI version may \
+         change, so one of the two builds is broken; start the one that ran here before",
+        .path.display()
+    )]
+    Unconvertible {
         /// The pin.
         path: PathBuf,
         /// The shape that is there.

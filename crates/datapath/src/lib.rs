@@ -4,7 +4,7 @@
 //! What is pinned below the directory (which lies on a bpffs) outlives the process:
 //!
 //! ```text
-//! <directory>/v<ABI>/<MAP>             the maps of one ABI version
+//! <directory>/v<ABI>/<MAP>             the maps of one ABI version; of two, while one takes over from the other
 //! <directory>/links/<device>-<hook>    what is attached: a tcx link, or the program of a clsact filter
 //! ```
 //!
@@ -20,8 +20,10 @@ mod error;
 mod object;
 mod pins;
 mod requirements;
+mod staging;
 mod table;
 mod tables;
+mod takeover;
 
 pub use attach::Attach;
 pub use bpf::program::{Packet, Run};

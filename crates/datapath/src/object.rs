@@ -2,11 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    path::Path,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
 };
 
-use aya_obj::{Object, ParseError, btf::BtfFeatures};
+use aya_obj::{Map, Object, btf::BtfFeatures};
 use tombolo_abi::{Hook, map};
 
 use crate::{
@@ -22,65 +21,141 @@ use crate::{
 #[repr(C, align(16))]
 struct Aligned<T: ?Sized>(T);
 
+#[cfg(not(feature = "abi-next"))]
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/datapath.o"));
+#[cfg(feature = "abi-next")]
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../object/datapath-next.o"));
 
 /// The end of a verifier's log that is kept in an error.
 const LOG_LINES: usize = 20;
 
-/// What was loaded.
-pub struct Loaded {
-    /// The maps that are shared, by name.
-    pub maps: BTreeMap<&'static str, OwnedFd>,
-    /// The programs.
-    pub programs: BTreeMap<Hook, OwnedFd>,
-    /// Whether all shared maps were there already.
-    pub maps_reused: bool,
+/// The shared maps, by name.
+pub type Maps = BTreeMap<&'static str, OwnedFd>;
+
+/// The programs.
+pub type Programs = BTreeMap<Hook, OwnedFd>;
+
+/// The object that is part of this build.
+pub struct Embedded {
+    object: Object,
+    btf: OwnedFd,
 }
 
-/// Loads the object: shared maps are opened from, or made and pinned in, `maps_directory`.
-pub fn load(maps_directory: &Path, track_flows: bool) -> Result<Loaded> {
-    let broken = |error: &dyn std::fmt::Display| Error::Object(error.to_string());
-    let mut object = Object::parse(&OBJECT.0).map_err(|e| broken(&e))?;
-    let track_flows = u32::from(track_flows).to_ne_bytes();
-    object
-        .patch_map_data(HashMap::from([("TRACK_FLOWS", (&track_flows[..], true))]))
-        .map_err(|e: ParseError| broken(&e))?;
-    let btf = load_btf(&mut object)?;
+/// What programs are told before they are loaded, and cannot be told later.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Constants<'a> {
+    /// Whether flows are tracked.
+    pub track_flows: bool,
+    /// The flows of another ABI version that go on meanwhile.
+    pub neighbour_flows: Option<&'a OwnedFd>,
+}
 
-    let (maps, maps_reused) = make_maps(&object, &btf, maps_directory)?;
-    let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
-    let definitions = object.maps.clone();
-    object
-        .relocate_maps(
-            definitions.iter().filter_map(|(name, definition)| {
-                maps.get(name.as_str())
-                    .map(|fd| (name.as_str(), fd.as_raw_fd(), definition))
+impl Embedded {
+    /// Reads it.
+    pub fn parse() -> Result<Self> {
+        let mut object = Object::parse(&OBJECT.0).map_err(broken)?;
+        let btf = load_btf(&mut object)?;
+        Ok(Self { object, btf })
+    }
+
+    /// What a map is to be.
+    pub fn shape(&self, name: &'static str) -> Result<Shape> {
+        self.definition(name).map(shape)
+    }
+
+    /// Makes a map, which is empty.
+    pub fn create(&self, name: &'static str) -> Result<OwnedFd> {
+        self.make(name, self.definition(name)?)
+    }
+
+    /// Loads the programs with these maps, and with maps of their own where they share none.
+    pub fn programs(mut self, shared: &Maps, constants: Constants<'_>) -> Result<Programs> {
+        let word = |on: bool| u32::from(on).to_ne_bytes();
+        let track_flows = word(constants.track_flows);
+        let read_through = word(constants.neighbour_flows.is_some());
+        let patches = [("TRACK_FLOWS", &track_flows), ("READ_THROUGH", &read_through)];
+        self.object
+            .patch_map_data(HashMap::from(
+                patches.map(|(name, bytes)| (name, (&bytes[..], true))),
+            ))
+            .map_err(broken)?;
+
+        let definitions = self.object.maps.clone();
+        // The programs hold on to those maps that are theirs alone.
+        let mut own = Vec::new();
+        let mut maps: Vec<(&str, RawFd, &Map)> = Vec::new();
+        for (name, definition) in &definitions {
+            let found = match name.as_str() {
+                // Where it is not read, any map will do: what reads it is removed.
+                map::NEIGHBOUR_FLOWS => constants.neighbour_flows.or(shared.get(map::FLOWS)),
+                name => shared.get(name),
+            };
+            let fd = match found {
+                Some(fd) => fd.as_raw_fd(),
+                None => {
+                    let made = self.make(name, definition)?;
+                    let fd = made.as_raw_fd();
+                    own.push(made);
+                    fd
+                }
+            };
+            maps.push((name, fd, definition));
+        }
+        let text: HashSet<usize> = self
+            .object
+            .functions
+            .keys()
+            .map(|(section, _)| *section)
+            .collect();
+        self.object
+            .relocate_maps(maps.into_iter(), &text)
+            .map_err(broken)?;
+        self.object.relocate_calls(&text).map_err(broken)?;
+        Hook::ALL
+            .iter()
+            .map(|hook| Ok((*hook, load_program(&self.object, &self.btf, *hook)?)))
+            .collect()
+    }
+
+    fn definition(&self, name: &'static str) -> Result<&Map> {
+        let missing = || Error::Object(format!("no map {name}"));
+        self.object.maps.get(name).ok_or_else(missing)
+    }
+
+    /// Sections of constants are filled.
+    fn make(&self, name: &str, definition: &Map) -> Result<OwnedFd> {
+        let refused = |source| Error::MapCreate {
+            map: name.to_owned(),
+            source,
+        };
+        let types = match definition {
+            Map::Btf(map) => Some(Types {
+                btf: self.btf.as_fd(),
+                key: map.def.btf_key_type_id,
+                value: map.def.btf_value_type_id,
             }),
-            &text,
-        )
-        .map_err(|e| broken(&e))?;
-    object.relocate_calls(&text).map_err(|e| broken(&e))?;
+            Map::Legacy(_) => None,
+        };
+        let fd = bpf::map::create(name.trim_start_matches('.'), shape(definition), types).map_err(refused)?;
+        if types.is_none() {
+            bpf::map::fill_and_freeze(&fd, definition.data()).map_err(refused)?;
+        }
+        Ok(fd)
+    }
+}
 
-    let programs = Hook::ALL
-        .iter()
-        .map(|hook| Ok((*hook, load_program(&object, &btf, *hook)?)))
-        .collect::<Result<_>>()?;
-    // The programs hold on to those maps that are theirs alone.
-    let mut maps = maps;
-    let shared = map::ALL
-        .iter()
-        .map(|name| {
-            let fd = maps
-                .remove(*name)
-                .ok_or_else(|| Error::Object(format!("no map {name}")))?;
-            Ok((*name, fd))
-        })
-        .collect::<Result<_>>()?;
-    Ok(Loaded {
-        maps: shared,
-        programs,
-        maps_reused,
-    })
+fn broken(error: impl std::fmt::Display) -> Error {
+    Error::Object(error.to_string())
+}
+
+fn shape(definition: &Map) -> Shape {
+    Shape {
+        kind: definition.map_type(),
+        key_size: definition.key_size(),
+        value_size: definition.value_size(),
+        max_entries: definition.max_entries(),
+        flags: definition.map_flags(),
+    }
 }
 
 /// Every kernel that Tombolo runs on knows all kinds of type information in the object.
@@ -88,75 +163,11 @@ fn load_btf(object: &mut Object) -> Result<OwnedFd> {
     let all = BtfFeatures::new(true, true, true, true, true, true, true, true);
     let btf = object
         .fixup_and_sanitize_btf(&all)
-        .map_err(|e| Error::Object(e.to_string()))?
+        .map_err(broken)?
         .ok_or_else(|| Error::Object("no type information".to_owned()))?;
     bpf::load_btf(&btf.to_bytes()).map_err(|source| Error::MapCreate {
         map: "(type information)".to_owned(),
         source,
-    })
-}
-
-fn make_maps(object: &Object, btf: &OwnedFd, directory: &Path) -> Result<(BTreeMap<String, OwnedFd>, bool)> {
-    let mut maps = BTreeMap::new();
-    let mut reused = true;
-    for (name, definition) in &object.maps {
-        let shape = Shape {
-            kind: definition.map_type(),
-            key_size: definition.key_size(),
-            value_size: definition.value_size(),
-            max_entries: definition.max_entries(),
-            flags: definition.map_flags(),
-        };
-        let shared = map::ALL.contains(&name.as_str());
-        let path = directory.join(name);
-        if shared && path.exists() {
-            maps.insert(name.clone(), reuse(&path, shape)?);
-            continue;
-        }
-        let types = match definition {
-            aya_obj::Map::Btf(map) => Some(Types {
-                btf: btf.as_fd(),
-                key: map.def.btf_key_type_id,
-                value: map.def.btf_value_type_id,
-            }),
-            aya_obj::Map::Legacy(_) => None,
-        };
-        let refused = |source| Error::MapCreate {
-            map: name.clone(),
-            source,
-        };
-        let fd = bpf::map::create(name.trim_start_matches('.'), shape, types).map_err(refused)?;
-        if shared {
-            reused = false;
-            bpf::pin(fd.as_fd(), &path).map_err(|source| Error::Pin {
-                what: "pin",
-                path,
-                source,
-            })?;
-        } else if types.is_none() {
-            bpf::map::fill_and_freeze(&fd, definition.data()).map_err(refused)?;
-        }
-        maps.insert(name.clone(), fd);
-    }
-    Ok((maps, reused))
-}
-
-/// Opens a pinned map, if it is of this shape.
-pub fn reuse(path: &Path, wanted: Shape) -> Result<OwnedFd> {
-    let refused = |source| Error::Pin {
-        what: "open",
-        path: path.to_owned(),
-        source,
-    };
-    let fd = bpf::open(path, false).map_err(refused)?;
-    let found = bpf::map::shape(fd.as_fd()).map_err(refused)?;
-    if found == wanted {
-        return Ok(fd);
-    }
-    Err(Error::MapMismatch {
-        path: path.to_owned(),
-        found: found.to_string(),
-        wanted: wanted.to_string(),
     })
 }
 

@@ -41,7 +41,7 @@ pub fn requirements() -> Vec<Missing> {
     };
     match bpf::map::create("probe", shape, None) {
         Ok(map) => {
-            if bpf::map::update_many(&map, &[0_u32], &[0_u32]).is_err() {
+            if bpf::batch::write(&map, &[0_u32], &[0_u32]).is_err() {
                 missing.push(Missing {
                     what: "batch operations on eBPF maps (Linux 5.6)",
                     remedy: "run Linux 6.1 or newer",

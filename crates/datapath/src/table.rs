@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, marker::PhantomData, os::fd::OwnedFd};
 
 use tombolo_abi::{Addr, Config, Counter, Endpoint, FlowKey, FlowState, MacKey, Route, RouteKey};
 
-use crate::{Error, Result, bpf::map};
+use crate::{
+    Error, Result,
+    bpf::{batch, map},
+};
 
 /// What lies in a map as it lies in memory.
 ///
@@ -50,6 +53,11 @@ impl<K: Plain + Ord, V: Plain + PartialEq> Table<K, V> {
             map,
             types: PhantomData,
         }
+    }
+
+    /// The map itself.
+    pub(crate) const fn map(&self) -> &OwnedFd {
+        &self.map
     }
 
     fn failed(&self, what: &'static str) -> impl Fn(std::io::Error) -> Error + use<K, V> {
@@ -114,8 +122,8 @@ impl<K: Plain + Ord, V: Plain + PartialEq> Table<K, V> {
             .filter(|key| !desired.contains_key(key))
             .copied()
             .collect();
-        let write = || map::update_many(&self.map, &keys, &values).map_err(self.failed("write"));
-        let remove = || map::delete_many(&self.map, &stale).map_err(self.failed("remove from"));
+        let write = || batch::write(&self.map, &keys, &values).map_err(self.failed("write"));
+        let remove = || batch::delete(&self.map, &stale).map_err(self.failed("remove from"));
         // Where old and new do not fit together, the old goes first.
         if desired.len() + stale.len() > self.capacity {
             remove()?;

@@ -1,13 +1,13 @@
 //! The maps of a node, with types.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path};
+use std::{os::fd::OwnedFd, path::Path};
 
 use tombolo_abi::{
     Addr, Config, Counter, Endpoint, FlowKey, FlowState, Hook, MacKey, Outcome, Route, RouteKey, capacity,
     map,
 };
 
-use crate::{Error, Result, Table, bpf, counters, pins::Pins};
+use crate::{Error, Result, Table, bpf, counters, object::Maps, pins::Pins};
 
 /// The maps of a node.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Tables {
 
 impl Tables {
     /// The maps must be those of this build, by name.
-    pub(crate) fn new(mut maps: BTreeMap<&'static str, OwnedFd>) -> Result<Self> {
+    pub(crate) fn new(mut maps: Maps) -> Result<Self> {
         let mut take = |name: &'static str| {
             maps.remove(name)
                 .ok_or_else(|| Error::Object(format!("no map {name}")))
@@ -98,7 +98,7 @@ fn failed(what: &'static str, source: std::io::Error) -> Error {
 pub fn open_readonly(directory: &Path) -> Result<Tables> {
     let pins = Pins::of(directory);
     let open = |name: &'static str| {
-        let path = pins.maps.join(name);
+        let path = pins.maps().join(name);
         match bpf::open(&path, true) {
             Ok(fd) => Ok((name, fd)),
             Err(source) => Err(Error::Pin {

@@ -6,8 +6,8 @@ mod common;
 
 use common::{
     bed::Bed,
-    cluster::{Cluster, DROP, FAMILIES, NEXT, POD_B_MAC, REDIRECT, V4, V6},
-    frame::Frame,
+    cluster::{Cluster, DROP, FAMILIES, NEXT, OVERLAY_PORT, POD_B_MAC, REDIRECT, V4, V6},
+    frame::{Frame, checksum},
 };
 use tombolo_abi::{GATEWAY_MAC, Hook, Outcome, RouteKind, Way};
 
@@ -327,4 +327,56 @@ fn extension_headers_and_fragments_pass() {
     frame[14] = 0x46;
     frame[16..18].copy_from_slice(&36_u16.to_be_bytes());
     cluster.expect_bytes(HOOK, &frame, 0, REDIRECT, Outcome::Delivered, "options");
+}
+
+#[test]
+fn to_an_overlay_node_by_a_known_way() {
+    let cluster = Cluster::new(&Bed::new());
+    cluster.know_the_underlay();
+    for f in FAMILIES {
+        for ecn in 0..=3 {
+            let frame = Frame {
+                ecn,
+                ..Frame::udp(f.a, f.pod_3)
+            };
+            let run = cluster.expect(HOOK, &frame, REDIRECT, Outcome::Encapsulated);
+            let inner = hopped(&frame, frame.destination_mac, frame.source_mac);
+            let outer = &run.frame[14..64];
+            assert_eq!(outer[..2], [0x45, ecn], "version, length, congestion");
+            assert_eq!(
+                outer[2..4],
+                (inner.len() as u16 + 36).to_be_bytes(),
+                "total length"
+            );
+            assert_eq!(outer[6..10], [0, 0, 64, 17], "no fragment, TTL, UDP");
+            assert_eq!(checksum(&[&outer[..20]]), 0, "the header sums up");
+            assert_eq!(outer[12..16], [172, 20, 1, 11], "from this node");
+            assert_eq!(outer[16..20], [172, 20, 2, 13], "to that node");
+            assert!(outer[20] >= 0xc0, "source port of the dynamic range");
+            assert_eq!(outer[22..24], OVERLAY_PORT.to_be_bytes());
+            assert_eq!(
+                outer[24..26],
+                (inner.len() as u16 + 16).to_be_bytes(),
+                "UDP length"
+            );
+            assert_eq!(outer[26..28], [0, 0], "no UDP checksum");
+            assert_eq!(outer[28..36], [8, 0, 0, 0, 0, 0, 1, 0], "VXLAN flags and VNI");
+            assert_eq!(run.frame[50..], inner, "the packet as it was, a hop on");
+        }
+    }
+}
+
+#[test]
+fn flows_keep_their_underlay_path_and_spread() {
+    let cluster = Cluster::new(&Bed::new());
+    cluster.know_the_underlay();
+    let source_port = |inner_port: u16| {
+        let mut frame = Frame::udp(V4.a, V4.pod_3);
+        frame.payload[..2].copy_from_slice(&inner_port.to_be_bytes());
+        let run = cluster.expect(HOOK, &frame, REDIRECT, Outcome::Encapsulated);
+        [run.frame[34], run.frame[35]]
+    };
+    assert_eq!(source_port(1000), source_port(1000));
+    let ports: std::collections::BTreeSet<_> = (1000..1032).map(source_port).collect();
+    assert!(ports.len() > 16, "32 flows on {} ports", ports.len());
 }

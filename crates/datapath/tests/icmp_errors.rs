@@ -44,8 +44,8 @@ fn ttl_exceeded_is_answered() {
 fn without_a_source_for_errors_the_gateway_speaks() {
     let cluster = Cluster::new(&Bed::new());
     let mut config = cluster.datapath.config().unwrap();
-    config.icmp_source_v4 = Default::default();
-    config.icmp_source_v6 = Default::default();
+    config.node_v4 = Default::default();
+    config.node_v6 = Default::default();
     cluster.datapath.set_config(&config).unwrap();
     for (f, gateway) in [(V4, "169.254.1.1"), (V6, "fe80::1")] {
         let run = cluster.expect(HOOK, &Frame::udp(f.a, f.b).ttl(1), REDIRECT, Outcome::TtlExceeded);

@@ -182,6 +182,11 @@ fn uplink(other: &Other, name: &str) -> u32 {
         "ip link set wire0 up",
         "ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev wire0 nud permanent",
     ]);
+    // Until the kernel has noticed that both ends are up, what is sent is dropped.
+    eventually("the link to run", || {
+        let state = run(&format!("ip link show {name}"));
+        state.contains("state UP").then_some(()).ok_or(state)
+    });
     ifindex(name)
 }
 
@@ -400,7 +405,7 @@ fn replacing_programs_under_a_flood_loses_nothing() {
 }
 
 #[test]
-fn new_maps_are_filled_before_programs_are_replaced() {
+fn maps_made_anew_are_filled_before_programs_are_replaced() {
     let bed = Bed::new();
     for pair in ["tmba pod_a", "tmbb pod_b", "up0 wire0", "tombolo_vxlan x"] {
         let (one, other) = pair.split_once(' ').unwrap();
@@ -410,10 +415,82 @@ fn new_maps_are_filled_before_programs_are_replaced() {
     old.datapath.attach(Hook::FromPod, "tmba", old.link_a).unwrap();
     let pin = bed.directory.join("links/tmba-from_pod");
     let program = link_program(&pin);
-    // As if of another ABI version.
-    std::fs::rename(bed.directory.join("v1"), bed.directory.join("v0")).unwrap();
+    let endpoints = old.datapath.endpoints().entries().unwrap();
+    // By another's hand.
+    std::fs::remove_file(bed.directory.join("v1/ROUTES")).unwrap();
+    for _ in 0..2 {
+        // As often as the agent starts and ends before it has filled them.
+        let new = bed.load();
+        assert_eq!(new.routes().entries().unwrap(), BTreeMap::new());
+        assert_eq!(
+            new.endpoints().entries().unwrap(),
+            endpoints,
+            "the others are kept"
+        );
+        new.attach(Hook::FromPod, "tmba", old.link_a).unwrap();
+        assert_eq!(link_program(&pin), program, "the old one serves");
+    }
     let new = Cluster::on_devices(bed.load());
     assert_eq!(link_program(&pin), program, "the old one serves");
     new.datapath.replace_programs().unwrap();
     assert_ne!(link_program(&pin), program);
+    let program = link_program(&pin);
+    let routes = new.datapath.routes().entries().unwrap();
+    assert_eq!(
+        open_readonly(&bed.directory).unwrap().routes().entries().unwrap(),
+        routes
+    );
+    // From now on a start is a start.
+    let again = bed.load();
+    assert_ne!(link_program(&pin), program);
+    assert_eq!(again.routes().entries().unwrap(), routes);
+}
+
+#[test]
+fn tables_of_an_unknown_version_are_refused_and_stay() {
+    let bed = Bed::new();
+    drop(bed.load());
+    let theirs = bed.directory.join("v3");
+    std::fs::rename(bed.directory.join("v1"), &theirs).unwrap();
+    let error = Datapath::load(&bed.options()).unwrap_err();
+    assert!(
+        matches!(&error, Error::UnknownAbi { path, found: 3 } if *path == theirs),
+        "{error}"
+    );
+    let text = error.to_string();
+    for part in [
+        &*theirs.display().to_string(),
+        "version 3",
+        "version 1",
+        "version 2 first",
+    ] {
+        assert!(text.contains(part), "{text} does not say {part}");
+    }
+    assert_eq!(names(&bed), ["links", "v3"]);
+}
+
+#[test]
+fn a_neighbour_with_other_keys_is_refused_and_stays() {
+    let bed = Bed::new();
+    drop(bed.load());
+    let theirs = bed.directory.join("v2");
+    std::fs::rename(bed.directory.join("v1"), &theirs).unwrap();
+    std::fs::remove_file(theirs.join("ROUTES")).unwrap();
+    std::fs::rename(theirs.join("UPLINK_MACS"), theirs.join("ROUTES")).unwrap();
+    let error = Datapath::load(&bed.options()).unwrap_err();
+    assert!(
+        matches!(&error, Error::Unconvertible { path, .. } if *path == theirs.join("ROUTES")),
+        "{error}"
+    );
+    assert_eq!(names(&bed), ["links", "v2"], "nothing is half-made");
+}
+
+/// What is in the directory.
+fn names(bed: &Bed) -> Vec<String> {
+    let entries = std::fs::read_dir(&bed.directory).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }

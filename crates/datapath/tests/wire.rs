@@ -13,125 +13,15 @@ use std::{
 };
 
 use common::{
-    bed::{Bed, Other, attach_ways, eventually, ifindex, run},
-    cluster::{Cluster, FAMILIES, Family, MTU, V4, V6},
+    bed::{Other, attach_ways, eventually, ifindex, run},
+    cluster::{FAMILIES, Family, OVERLAY_PORT, V4, V6},
     frame::{Frame, IcmpError, ip},
+    node::Node,
 };
 use tombolo_abi::{Hook, Outcome};
 use tombolo_datapath::Attach;
 
-const VXLAN_PORT: u16 = 8472;
-
-/// A node with two pods, and at the other end of its uplink a namespace that plays everybody else.
-struct Node {
-    cluster: Cluster,
-    pod_a: Other,
-    pod_b: Other,
-    wire: Other,
-    _bed: Bed,
-}
-
 impl Node {
-    fn new(attach: Attach) -> Self {
-        let bed = Bed::new();
-        let (pod_a, pod_b, wire) = (Other::new(), Other::new(), Other::new());
-        for key in ["net.ipv4.conf.all.forwarding", "net.ipv6.conf.all.forwarding"] {
-            run(&format!("sysctl -q -w {key}=1"));
-        }
-        let gateway = "02:74:6f:6d:62:01";
-        for (link, pod, mac, a) in [
-            (
-                "tmba",
-                &pod_a,
-                "02:00:00:00:00:0a",
-                ["10.244.1.5", "fd00:10:244:1::5"],
-            ),
-            (
-                "tmbb",
-                &pod_b,
-                "02:00:00:00:00:0b",
-                ["10.244.1.6", "fd00:10:244:1::6"],
-            ),
-        ] {
-            run(&format!(
-                "ip link add {link} mtu {MTU} address {gateway} type veth peer name eth0 mtu {MTU} address {mac} netns {}",
-                pod.tid
-            ));
-            run(&format!("ip link set {link} addrgenmode none up"));
-            for address in a {
-                run(&format!("ip route add {address} dev {link}"));
-                run(&format!(
-                    "ip neigh add {address} lladdr {mac} dev {link} nud permanent"
-                ));
-                pod.run(move || run(&format!("ip addr add {address} dev eth0 nodad")));
-            }
-            pod.commands(&[
-                "ip link set eth0 addrgenmode none up",
-                "ip neigh add 169.254.1.1 lladdr 02:74:6f:6d:62:01 dev eth0 nud permanent",
-                "ip neigh add fe80::1 lladdr 02:74:6f:6d:62:01 dev eth0 nud permanent",
-                "ip route add 169.254.1.1 dev eth0 scope link",
-                "ip route add default via 169.254.1.1 dev eth0",
-                "ip -6 route add fe80::1 dev eth0",
-                "ip -6 route add default via fe80::1 dev eth0",
-            ]);
-        }
-        run(&format!(
-            "ip link add up0 address 02:00:00:00:01:00 type veth peer name wire0 address 02:00:00:00:02:00 netns {}",
-            wire.tid
-        ));
-        run("ip addr add 172.20.1.11/24 dev up0");
-        run("ip -6 addr add fd00:20:1::11/64 dev up0 nodad");
-        run("ip link set up0 up");
-        wire.commands(&[
-            "ip addr add 172.20.1.1/24 dev wire0",
-            "ip addr add 172.20.1.12/24 dev wire0",
-            "ip -6 addr add fd00:20:1::1/64 dev wire0 nodad",
-            "ip -6 addr add fd00:20:1::12/64 dev wire0 nodad",
-            "ip link set wire0 up",
-            "ip addr add 172.20.2.13/32 dev lo",
-            "ip addr add 172.20.9.9/32 dev lo",
-            "ip -6 addr add fd00:20:2::13/128 dev lo nodad",
-            "ip addr add 10.244.2.5/32 dev lo",
-            "ip -6 addr add fd00:10:244:2::5/128 dev lo nodad",
-            "ip route add 10.244.1.0/24 via 172.20.1.11 src 10.244.2.5",
-            "ip -6 route add fd00:10:244:1::/112 via fd00:20:1::11 src fd00:10:244:2::5",
-        ]);
-        run("ip route add 172.20.0.0/16 via 172.20.1.1");
-        run("ip -6 route add fd00:20::/32 via fd00:20:1::1");
-        run(&format!(
-            "ip link add tombolo_vxlan mtu {MTU} type vxlan external dstport {VXLAN_PORT} nolearning udp6zerocsumrx"
-        ));
-        run("ip link set tombolo_vxlan arp off addrgenmode none up");
-        run("ip route add 10.244.0.0/16 dev tombolo_vxlan src 172.20.1.11");
-        run("ip -6 route add fd00:10:244::/48 dev tombolo_vxlan src fd00:20:1::11");
-        let cluster = Cluster::on_devices(bed.load_with(attach));
-        let datapath = &cluster.datapath;
-        for (device, hooks) in [
-            ("tmba", [Hook::FromPod, Hook::ToPod]),
-            ("tmbb", [Hook::FromPod, Hook::ToPod]),
-            ("tombolo_vxlan", [Hook::FromOverlay, Hook::ToOverlay]),
-            ("up0", [Hook::FromUplink, Hook::ToUplink]),
-        ] {
-            for hook in hooks {
-                datapath.attach(hook, device, ifindex(device)).unwrap();
-            }
-        }
-        // The wire's own MAC is node 2's.
-        let key = tombolo_abi::MacKey {
-            node: 2,
-            mac: [2, 0, 0, 0, 2, 0],
-            pad: [0; 2],
-        };
-        datapath.uplink_macs().insert(&key, &1).unwrap();
-        Self {
-            cluster,
-            pod_a,
-            pod_b,
-            wire,
-            _bed: bed,
-        }
-    }
-
     /// What a hook has counted, but for the multicast reports that every namespace's own stack sends
     /// when it pleases.
     fn counted(&self, hook: Hook) -> BTreeMap<Outcome, u64> {
@@ -171,7 +61,7 @@ impl Node {
         bytes.extend(frame);
         self.wire.run(move || {
             let socket = UdpSocket::bind((from, 0)).unwrap();
-            socket.send_to(&bytes, (to, VXLAN_PORT)).unwrap();
+            socket.send_to(&bytes, (to, OVERLAY_PORT)).unwrap();
         });
     }
 }
@@ -307,7 +197,7 @@ fn overlay_packets_that_must_not_be() {
 #[test]
 fn errors_about_overlay_packets_go_back_through_the_tunnel() {
     let node = Node::new(Attach::Auto);
-    let wire = listen(&node.wire, V4.node_3, VXLAN_PORT);
+    let wire = listen(&node.wire, V4.node_3, OVERLAY_PORT);
     for f in FAMILIES {
         let frame = Frame::udp(f.pod_3, f.a).summed().ttl(1);
         node.expect(Hook::FromOverlay, Outcome::TtlExceeded, "refusal", || {
@@ -322,10 +212,14 @@ fn errors_about_overlay_packets_go_back_through_the_tunnel() {
 
 #[test]
 fn pods_and_the_node_reach_overlay_nodes() {
-    for attach in attach_ways() {
+    let ways = attach_ways().into_iter().map(|attach| (attach, false));
+    for (attach, underlay_known) in ways.chain([(Attach::Auto, true)]) {
         std::thread::spawn(move || {
             let node = Node::new(attach);
-            let wire = listen(&node.wire, V4.node_3, VXLAN_PORT);
+            if underlay_known {
+                node.cluster.know_the_underlay();
+            }
+            let wire = listen(&node.wire, V4.node_3, OVERLAY_PORT);
             for f in FAMILIES {
                 let to = SocketAddr::new(ip(f.pod_3), 9);
                 node.pod_a.run(move || {
@@ -353,7 +247,12 @@ fn pods_and_the_node_reach_overlay_nodes() {
                 );
             }
             assert_eq!(node.counted(Hook::FromPod), [(Outcome::Encapsulated, 2)].into());
-            assert_eq!(node.counted(Hook::ToOverlay), [(Outcome::Encapsulated, 4)].into());
+            // What a program has encapsulated does not pass the device.
+            let by_device = if underlay_known { 2 } else { 4 };
+            assert_eq!(
+                node.counted(Hook::ToOverlay),
+                [(Outcome::Encapsulated, by_device)].into()
+            );
             assert_eq!(
                 node.counted(Hook::ToUplink).get(&Outcome::Routed),
                 Some(&4),

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use tombolo_abi::{Route, RouteKind, Way};
+use tombolo_abi::{Addr, Route, RouteKind, Way};
 use tombolo_kube::Routing;
 
 use crate::members::Member;
 use crate::mtu::{clamp, overhead};
 use crate::settings::Settings;
-use crate::{KernelRoute, Local};
+use crate::{KernelRoute, Local, Reach};
 
 /// How packets of one family get to another node.
 #[derive(Clone, Copy)]
@@ -21,6 +21,8 @@ pub(crate) enum Path {
     Overlay {
         ifindex: u32,
         endpoint: IpAddr,
+        /// The way to the endpoint, where the kernel has one.
+        underlay: Option<Reach>,
         mtu: u16,
     },
 }
@@ -78,15 +80,13 @@ impl Paths<'_> {
     fn overlay(&self, other: &Member<'_>) -> Result<Path, NoPath> {
         let endpoint = self.shared(other, [true, false])?;
         let ifindex = self.local.overlay_ifindex.ok_or(NoPath::NotYet)?;
-        let link = self
-            .local
-            .reach
-            .get(&endpoint)
-            .and_then(|r| self.link_mtu(r.ifindex));
+        let underlay = self.local.reach.get(&endpoint).copied();
+        let link = underlay.and_then(|r| self.link_mtu(r.ifindex));
         let mtu = link.map_or(u32::MAX, |mtu| mtu.saturating_sub(overhead(endpoint.is_ipv4())));
         Ok(Path::Overlay {
             ifindex,
             endpoint,
+            underlay,
             mtu: self.mtu_to(other, mtu),
         })
     }
@@ -123,25 +123,38 @@ impl Paths<'_> {
 impl Path {
     /// The row for a prefix of node `node` at the end of this path.
     pub fn row(&self, node: u32, kind: RouteKind) -> Route {
-        let (way, ifindex, next_hop, mtu) = match *self {
+        let row = Route {
+            node,
+            kind: kind as u8,
+            ..Route::default()
+        };
+        match *self {
             Self::Direct {
                 ifindex,
                 next_hop,
                 mtu,
-            } => (Way::Direct, ifindex, next_hop, mtu),
+            } => Route {
+                way: Way::Direct as u8,
+                mtu,
+                ifindex,
+                next_hop: next_hop.into(),
+                ..row
+            },
             Self::Overlay {
                 ifindex,
                 endpoint,
+                underlay,
                 mtu,
-            } => (Way::Overlay, ifindex, endpoint, mtu),
-        };
-        Route {
-            node,
-            kind: kind as u8,
-            way: way as u8,
-            mtu,
-            ifindex,
-            next_hop: next_hop.into(),
+            } => Route {
+                way: Way::Overlay as u8,
+                mtu,
+                ifindex,
+                next_hop: endpoint.into(),
+                underlay_ifindex: underlay.map_or(0, |u| u.ifindex),
+                underlay_next_hop: underlay
+                    .map_or(Addr::UNSPECIFIED, |u| u.gateway.unwrap_or(endpoint).into()),
+                ..row
+            },
         }
     }
 

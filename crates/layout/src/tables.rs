@@ -60,9 +60,11 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
             } else {
                 0
             },
-            icmp_source_v4: own.primary(true).map_or(Addr::UNSPECIFIED, Addr::from),
-            icmp_source_v6: own.primary(false).map_or(Addr::UNSPECIFIED, Addr::from),
+            node_v4: own.primary(true).map_or(Addr::UNSPECIFIED, Addr::from),
+            node_v6: own.primary(false).map_or(Addr::UNSPECIFIED, Addr::from),
             prefix_lens: prefix_lens(&routes),
+            overlay_port: settings.overlay_port.to_be(),
+            pad: [0; 2],
         },
         routes,
         uplink_macs: macs,
@@ -113,8 +115,7 @@ impl Tables<'_> {
             kind: kind as u8,
             way: Way::Local as u8,
             mtu: pod_mtu,
-            ifindex: 0,
-            next_hop: Addr::UNSPECIFIED,
+            ..Route::default()
         };
         for &block in &self.own.blocks {
             self.routes.insert(key(block), row(RouteKind::Pods));

@@ -167,8 +167,8 @@ fn render(result: &Result<Desired, Error>) -> String {
     writeln!(
         o,
         "  icmp source {} {}",
-        IpAddr::from(config.icmp_source_v4),
-        IpAddr::from(config.icmp_source_v6)
+        IpAddr::from(config.node_v4),
+        IpAddr::from(config.node_v6)
     )
     .unwrap();
     writeln!(o, "  prefix lengths {}", lens.join(" ")).unwrap();
@@ -222,8 +222,15 @@ fn row(r: &Route) -> String {
         _ => "overlay",
     };
     let next_hop = IpAddr::from(r.next_hop);
+    let underlay = match r.underlay_ifindex {
+        0 => String::new(),
+        ifindex => format!(
+            " underlay via {} ifindex {ifindex}",
+            IpAddr::from(r.underlay_next_hop)
+        ),
+    };
     format!(
-        "{kind} of node {} {way} to {next_hop} ifindex {} mtu {}",
+        "{kind} of node {} {way} to {next_hop} ifindex {} mtu {}{underlay}",
         r.node, r.ifindex, r.mtu
     )
 }

@@ -9,7 +9,8 @@ struct Command {
     args: Args,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// Runs it.
+pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Command { args } = Command::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

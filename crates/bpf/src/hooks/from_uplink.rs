@@ -31,6 +31,10 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
         // The stack makes of it what it will; no pod ever sees it.
         Err(_) => return Ok(Verdict::pass(Outcome::NotOurs)),
     };
+    // What most traffic of the node itself is for, and all that is encapsulated.
+    if resolve::is_node_primary(&packet.destination) {
+        return Ok(Verdict::pass(Outcome::NotOurs));
+    }
     match resolve(&packet.destination) {
         Place::Endpoint(endpoint) => {
             check_source(skb, &packet)?;

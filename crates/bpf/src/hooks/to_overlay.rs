@@ -5,9 +5,9 @@ use tombolo_abi::{Hook, Outcome, Way};
 
 use crate::{
     counters::counted,
-    forward::set_tunnel_key,
     icmp::{self, Error},
     mtu,
+    overlay::set_tunnel_key,
     parse::Packet,
     resolve::{Place, resolve},
     skb::Skb,

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "every test binary uses another part")]
 
+pub mod agents;
+pub mod connections;
+pub mod floods;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -1,11 +1,11 @@
-//! Maps: make, read, write, in batches where there are many entries.
+//! Maps: make, read, write.
 
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
-use super::{Command, address, call, call_fd, info, object_name, raw};
+use super::{Command, address, batch, call, call_fd, info, object_name, raw};
 
 /// What makes two maps interchangeable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +117,13 @@ pub fn shape(map: BorrowedFd<'_>) -> io::Result<Shape> {
     })
 }
 
+/// The kernel's number of a map.
+pub fn id(map: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: `MapInfo` is the beginning of `bpf_map_info`.
+    let info: MapInfo = unsafe { info(map)? };
+    Ok(info.id)
+}
+
 #[repr(C)]
 #[derive(Default)]
 struct ElementRequest {
@@ -156,6 +163,20 @@ pub fn update<K: Copy, V>(map: &OwnedFd, key: &K, value: &V) -> io::Result<()> {
     unsafe { call(Command::MapUpdate, &mut request) }.map(drop)
 }
 
+/// Writes an entry that is not there yet, as bytes of the map's sizes; `false`: it is there, and stays as it is.
+pub fn insert_new(map: &OwnedFd, key: &[u8], value: &[u8]) -> io::Result<bool> {
+    /// `BPF_NOEXIST`.
+    const ONLY_NEW: u64 = 1;
+    let mut request = element(map, key.as_ptr(), value.as_ptr());
+    request.flags = ONLY_NEW;
+    // SAFETY: key and value have the map's sizes and live on.
+    match unsafe { call(Command::MapUpdate, &mut request) } {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes an entry; `false`: there was none.
 pub fn delete<K: Copy>(map: &OwnedFd, key: &K) -> io::Result<bool> {
     let mut request = element(map, key, std::ptr::null::<()>());
@@ -177,113 +198,27 @@ pub fn fill_and_freeze(map: &OwnedFd, value: &[u8]) -> io::Result<()> {
     unsafe { call(Command::MapFreeze, &mut raw(map.as_fd())) }.map(drop)
 }
 
-fn is_absent(error: &io::Error) -> bool {
+/// Whether the kernel says that there is no such entry.
+pub fn is_absent(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOENT)
 }
-
-#[repr(C)]
-#[derive(Default)]
-struct BatchRequest {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    element_flags: u64,
-    flags: u64,
-}
-
-/// Entries asked for at a time.
-const BATCH: usize = 4096;
 
 /// Reads all entries, whose values are `per_key` of `V` (more than one in per-CPU maps).
 pub fn entries<K: Copy + Default, V: Copy + Default>(
     map: &OwnedFd,
     per_key: usize,
 ) -> io::Result<Vec<(K, Vec<V>)>> {
-    let mut found = Vec::new();
-    let mut size = BATCH;
-    let mut keys = vec![K::default(); size];
-    let mut values = vec![V::default(); size * per_key];
-    // Where the kernel goes on: of the map's own meaning, never longer than a key or four bytes.
-    let mut cursor = [0_u64; 16];
-    let mut begun = false;
-    loop {
-        let mut next = cursor;
-        let mut request = BatchRequest {
-            in_batch: if begun { address(cursor.as_ptr()) } else { 0 },
-            out_batch: address(next.as_mut_ptr()),
-            keys: address(keys.as_mut_ptr()),
-            values: address(values.as_mut_ptr()),
-            count: size as u32,
-            map_fd: raw(map.as_fd()),
-            ..Default::default()
-        };
-        // SAFETY: both buffers have room for `size` entries of the map's sizes.
-        let outcome = unsafe { call(Command::MapLookupBatch, &mut request) };
-        let last = match outcome {
-            Ok(_) => false,
-            Err(error) if is_absent(&error) => true,
-            // One bucket of the hash has more entries than asked for.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                size *= 2;
-                keys.resize(size, K::default());
-                values.resize(size * per_key, V::default());
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let count = request.count as usize;
-        found.extend(
-            keys.iter()
-                .take(count)
-                .zip(values.chunks(per_key))
-                .map(|(k, v)| (*k, v.to_vec())),
-        );
-        if last {
-            return Ok(found);
-        }
-        cursor = next;
-        begun = true;
-    }
+    let rows = batch::read(map, size_of::<K>(), size_of::<V>() * per_key)?;
+    let entry =
+        |(key, values): (&[u8], &[u8])| (plain(key), values.chunks(size_of::<V>()).map(plain).collect());
+    Ok(rows.iter().map(entry).collect())
 }
 
-/// Writes many entries in one request.
-pub fn update_many<K: Copy, V: Copy>(map: &OwnedFd, keys: &[K], values: &[V]) -> io::Result<()> {
-    let count = keys.len().min(values.len());
-    if count == 0 {
-        return Ok(());
-    }
-    let mut request = BatchRequest {
-        keys: address(keys.as_ptr()),
-        values: address(values.as_ptr()),
-        count: count as u32,
-        map_fd: raw(map.as_fd()),
-        ..Default::default()
-    };
-    // SAFETY: both slices have `count` entries of the map's sizes.
-    unsafe { call(Command::MapUpdateBatch, &mut request) }.map(drop)
-}
-
-/// Removes many entries in few requests; those that are gone already do not matter.
-pub fn delete_many<K: Copy>(map: &OwnedFd, mut keys: &[K]) -> io::Result<()> {
-    while !keys.is_empty() {
-        let mut request = BatchRequest {
-            keys: address(keys.as_ptr()),
-            count: keys.len() as u32,
-            map_fd: raw(map.as_fd()),
-            ..Default::default()
-        };
-        // SAFETY: the slice has that many keys of the map's size.
-        match unsafe { call(Command::MapDeleteBatch, &mut request) } {
-            Ok(_) => return Ok(()),
-            // The kernel stops there, and says how far it came.
-            Err(error) if is_absent(&error) => {
-                keys = keys.get(request.count as usize + 1..).unwrap_or_default();
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+/// What the kernel has written.
+fn plain<T: Copy + Default>(bytes: &[u8]) -> T {
+    let mut value = T::default();
+    let len = bytes.len().min(size_of::<T>());
+    // SAFETY: keys and values of maps are plain: any bytes are one. No more is written than the value has.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast(), len) };
+    value
 }

@@ -24,6 +24,7 @@ pub const NODE_2_MAC: [u8; 6] = [2, 0, 0, 0, 2, 0];
 pub const NODE_4_MAC: [u8; 6] = [2, 0, 0, 0, 4, 0];
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 9, 9];
 pub const MTU: u16 = 1450;
+pub const OVERLAY_PORT: u16 = 8472;
 
 pub const DROP: i32 = 2;
 pub const NEXT: i32 = -1;
@@ -105,6 +106,7 @@ pub fn row(
             mtu: MTU,
             ifindex,
             next_hop,
+            ..Route::default()
         },
     )
 }
@@ -135,9 +137,11 @@ impl Cluster {
             .set_config(&Config {
                 node: 1,
                 overlay_ifindex: overlay,
-                icmp_source_v4: ip(V4.node).into(),
-                icmp_source_v6: ip(V6.node).into(),
+                node_v4: ip(V4.node).into(),
+                node_v6: ip(V6.node).into(),
                 prefix_lens: [120, 112, 128, 0, 0, 0, 0, 0],
+                overlay_port: OVERLAY_PORT.to_be(),
+                pad: [0; 2],
             })
             .unwrap();
         let endpoint = |ifindex, mac| Endpoint {
@@ -198,6 +202,16 @@ impl Cluster {
             uplink,
             overlay,
         }
+    }
+
+    /// Has the programs encapsulate by themselves: the way to overlay nodes is past the router 172.20.1.1.
+    pub fn know_the_underlay(&self) {
+        let mut rows = self.datapath.routes().entries().unwrap();
+        for row in rows.values_mut().filter(|row| row.way == Way::Overlay as u8) {
+            row.underlay_ifindex = self.uplink;
+            row.underlay_next_hop = ip("172.20.1.1").into();
+        }
+        self.datapath.routes().reconcile(&rows).unwrap();
     }
 
     /// The device at which a hook's packets are.

@@ -26,6 +26,8 @@ pub struct Frame {
     pub protocol: u8,
     pub payload: Vec<u8>,
     pub dont_fragment: bool,
+    /// Explicit congestion notification: 0 to 3.
+    pub ecn: u8,
     /// In bytes.
     pub fragment_offset: u16,
 }
@@ -44,6 +46,7 @@ impl Frame {
             protocol: UDP,
             payload,
             dont_fragment: false,
+            ecn: 0,
             fragment_offset: 0,
         }
     }
@@ -133,7 +136,7 @@ impl Frame {
         let mut bytes = [self.destination_mac, self.source_mac].concat();
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                bytes.extend([8, 0, 0x45, 0]);
+                bytes.extend([8, 0, 0x45, self.ecn]);
                 bytes.extend((20 + self.payload.len() as u16).to_be_bytes());
                 let flags = if self.dont_fragment { 0x4000 } else { 0 };
                 let fragment = flags | (self.fragment_offset / 8);
@@ -146,7 +149,7 @@ impl Frame {
                 bytes[24..26].copy_from_slice(&sum.to_be_bytes());
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                bytes.extend([0x86, 0xdd, 0x60, self.ecn << 4, 0, 0]);
                 bytes.extend((self.payload.len() as u16).to_be_bytes());
                 bytes.extend([self.protocol, self.ttl]);
                 bytes.extend(source.octets());

@@ -6,4 +6,6 @@
 
 pub mod bed;
 pub mod cluster;
+pub mod cut_short;
 pub mod frame;
+pub mod node;

@@ -1,0 +1,8 @@
+//! The agent of the ABI version that there is none of yet, as the tests of upgrades run it.
+
+#[path = "tombolo-agent.rs"]
+mod agent;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    agent::main()
+}
