@@ -32,7 +32,10 @@ fn look_at_environment(variables: &[u8]) {
     };
     let environment = Environment::new(value);
     check(environment.command());
-    check(environment.args());
+    if let Some(argument) = check(environment.args()).and_then(|args| args.ip) {
+        let config = Config::parse(br#"{"cniVersion":"1.1.0","name":"n"}"#);
+        check(config.and_then(|config| config.requested_ips(Some(&argument))));
+    }
     if let Some(path) = check(environment.netns()) {
         assert!(path.is_absolute(), "{path:?}");
     }
@@ -63,11 +66,13 @@ fn look_at_config(stdin: &[u8]) {
     assert!(config.socket.is_absolute() && config.state_dir.is_absolute());
     check(config.check_supported());
     check(config.dns());
-    check(config.requested_ips());
+    check(config.requested_ips(None));
+    check(config.valid_attachments());
     let Some(prev) = check(config.prev_result()) else {
         return;
     };
     let mut result = prev.unwrap_or_default();
+    let _ = result.expected("eth0", "/run/netns/pod");
     for version in Version::ALL {
         is_document(&result.to_json(version), version);
     }

@@ -24,11 +24,18 @@ const FREED: TableDefinition<u64, &str> = TableDefinition::new("freed");
 const BLOCKS: TableDefinition<u32, &str> = TableDefinition::new("blocks");
 const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts");
 
-static FOLDER: LazyLock<Tmpfs> = LazyLock::new(Tmpfs::new);
+static MEMORY: LazyLock<Tmpfs> = LazyLock::new(Tmpfs::new);
+
+/// The store syncs the folder above its own, too, which has to be a real one.
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = MEMORY.path().join("node");
+    fs::create_dir(&folder).unwrap();
+    folder
+});
 
 /// A file with a block of each family, pods that hold addresses, and some that have given theirs back.
 static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let path = FOLDER.path().join("good.redb");
+    let path = FOLDER.join("good.redb");
     let store = AddressStore::open(&path, Duration::ZERO).unwrap();
     store
         .set_blocks(&[
@@ -70,14 +77,14 @@ fn damaged_file(changes: &[u8]) {
         let position = u32::from_be_bytes([0, change[0], change[1], change[2]]) as usize % file.len();
         file[position] = change[3];
     }
-    let path = FOLDER.path().join("damaged.redb");
+    let path = FOLDER.join("damaged.redb");
     fs::write(&path, file).unwrap();
     open(&path);
 }
 
 /// A row is `a ID NAME JSON`, `f NUMBER ADDRESS`, `b NUMBER BLOCK` or `v NUMBER`.
 fn strange_rows(text: &str) {
-    let path = FOLDER.path().join("strange.redb");
+    let path = FOLDER.join("strange.redb");
     let _ = fs::remove_file(&path);
     drop(AddressStore::open(&path, Duration::ZERO).unwrap());
     let database = Database::open(&path).unwrap();
@@ -92,7 +99,9 @@ fn strange_rows(text: &str) {
                 table.insert((first, name), json.as_bytes()).unwrap();
             }
             "f" => {
-                let Ok(number) = first.parse() else { continue };
+                let Ok(number) = first.parse::<u64>() else {
+                    continue;
+                };
                 transaction
                     .open_table(FREED)
                     .unwrap()
@@ -100,7 +109,9 @@ fn strange_rows(text: &str) {
                     .unwrap();
             }
             "b" => {
-                let Ok(number) = first.parse() else { continue };
+                let Ok(number) = first.parse::<u32>() else {
+                    continue;
+                };
                 transaction
                     .open_table(BLOCKS)
                     .unwrap()
@@ -108,7 +119,9 @@ fn strange_rows(text: &str) {
                     .unwrap();
             }
             "v" => {
-                let Ok(number) = first.parse() else { continue };
+                let Ok(number) = first.parse::<u64>() else {
+                    continue;
+                };
                 transaction
                     .open_table(FACTS)
                     .unwrap()
@@ -150,7 +163,7 @@ fn open(path: &Path) {
 }
 
 fn plugins_record(bytes: &[u8]) {
-    let state = FOLDER.path().join("state");
+    let state = FOLDER.join("state");
     fs::create_dir_all(released::folder(&state)).unwrap();
     fs::write(released::folder(&state).join("a@eth0.json"), bytes).unwrap();
     match released::list(&state) {
@@ -166,6 +179,7 @@ fn wish(number: u32) -> Request {
             ifname: "eth0".to_owned(),
         },
         netns: PathBuf::from("/run/netns/pod"),
+        network: None,
         pod: None,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1450,

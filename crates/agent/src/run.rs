@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::connect_info::MockConnectInfo;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -147,7 +148,7 @@ pub fn local_api(args: &Args) -> Result<axum::Router, Error> {
         outcome,
         metrics: Arc::new(Metrics::new()),
     };
-    Ok(server::router(Arc::new(server)))
+    Ok(server::router(Arc::new(server)).layer(MockConnectInfo(Caller::always_there())))
 }
 
 /// What the agent has, once it has taken up what is there.
