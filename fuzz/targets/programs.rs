@@ -18,9 +18,10 @@ mod cluster;
 #[path = "../../crates/datapath/tests/common/frame.rs"]
 mod frame;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 
 use cluster::{
     Cluster, DROP, FAMILIES, NEXT, NODE_2_MAC, NODE_4_MAC, POD_B_MAC, REDIRECT, ROUTER_MAC, V4, V6,
@@ -29,7 +30,7 @@ use frame::{IcmpError, POD_MAC, checksum, ip};
 use libfuzzer_sys::{Corpus, fuzz_mutator, fuzz_target, fuzzer_mutate};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use tombolo_abi::{COUNTER_SLOTS, Hook, Outcome, slot};
+use tombolo_abi::{COUNTER_SLOTS, Counter, Hook, Outcome, slot};
 use tombolo_datapath::{Datapath, Error, Options, Packet};
 use tombolo_testkit::Bpffs;
 
@@ -43,6 +44,9 @@ const LEFT_ALONE: u32 = 8;
 #[used]
 #[unsafe(link_section = "__libfuzzer_extra_counters")]
 static SEEN: [AtomicU8; COUNTER_SLOTS] = [const { AtomicU8::new(0) }; COUNTER_SLOTS];
+
+/// As the last run has left them.
+static COUNTERS: Mutex<Option<BTreeMap<(Hook, Outcome), Counter>>> = Mutex::new(None);
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
@@ -80,7 +84,8 @@ fn run(hook: Hook, gso_size: u32, frame: &[u8]) -> Corpus {
         gso_size,
         repeat: 0,
     };
-    let before = cluster.counters();
+    let mut counters = COUNTERS.lock().unwrap();
+    let before = counters.take().unwrap_or_else(|| cluster.counters());
     let run = match cluster.datapath.test_run(hook, &packet) {
         Ok(run) => run,
         // The kernel takes no frame that ends within the header which its EtherType announces.
@@ -111,6 +116,7 @@ fn run(hook: Hook, gso_size: u32, frame: &[u8]) -> Corpus {
     if RUNS.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
         assert!(cluster.datapath.flows().entries().unwrap().is_empty());
     }
+    *counters = Some(after);
     Corpus::Keep
 }
 
