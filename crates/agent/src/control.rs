@@ -18,6 +18,7 @@ use crate::claim::Claim;
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
 use crate::facts::{self, Question};
+use crate::install::{self, Installer};
 use crate::metrics::Metrics;
 use crate::objects::{Objects, Snapshot};
 use crate::reconcile::Reconciler;
@@ -85,17 +86,17 @@ impl Control {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn start(self, trigger: Arc<Trigger>) -> Result<(), Error> {
+    pub fn start(self, trigger: Arc<Trigger>, installer: Installer) -> Result<(), Error> {
         let spawned = thread::Builder::new()
             .name("control".into())
-            .spawn(move || self.work(&trigger));
+            .spawn(move || self.work(&trigger, installer));
         spawned.map(drop).map_err(|source| Error::Start {
             what: "the control loop",
             source,
         })
     }
 
-    fn work(self, trigger: &Trigger) {
+    fn work(self, trigger: &Trigger, mut installer: Installer) {
         let mut reconciler = Reconciler::new(self.endpoints.datapath.clone());
         let mut retry = None;
         let mut looked = Instant::now();
@@ -109,7 +110,7 @@ impl Control {
                 looked = Instant::now();
             }
             let before = self.outcome.borrow().clone();
-            let outcome = self.round(&mut reconciler, before.clone());
+            let outcome = self.round(&mut reconciler, &mut installer, before.clone());
             retry = outcome
                 .failed
                 .then(|| retry.map_or(RETRY.0, |r: Duration| (r * 2).min(RETRY.1)));
@@ -121,7 +122,7 @@ impl Control {
     }
 
     /// One round. What it does not get to stays as it was `before`.
-    fn round(&self, reconciler: &mut Reconciler, before: Outcome) -> Outcome {
+    fn round(&self, reconciler: &mut Reconciler, installer: &mut Installer, before: Outcome) -> Outcome {
         let snapshot = match self.objects.snapshot() {
             Ok(snapshot) => snapshot,
             Err(problem) => {
@@ -172,6 +173,10 @@ impl Control {
             errors.push(error);
         }
         desired.warnings.extend(self.outside_blocks(&desired));
+        match self.install(installer, &desired) {
+            Ok(warnings) => desired.warnings.extend(warnings),
+            Err(error) => errors.push(error.into()),
+        }
         self.metrics.reconcile_errors.inc_by(errors.len() as u64);
         let status = status::of(&desired, &local, &snapshot.network, &errors, &last);
         let failed = !errors.is_empty();
@@ -241,6 +246,15 @@ impl Control {
                 strangers.join(", ")
             )
         })
+    }
+
+    /// Lets the runtime find the plugin; the configuration as soon as it would find an agent that serves.
+    fn install(&self, installer: &mut Installer, desired: &Desired) -> Result<Vec<String>, install::Error> {
+        installer.install_plugin()?;
+        if desired.blocks.is_empty() || self.settings.borrow().is_none() {
+            return Ok(Vec::new());
+        }
+        installer.install_conflist()
     }
 
     /// Lets pods have what was compiled.

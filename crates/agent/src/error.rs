@@ -86,6 +86,9 @@ pub enum Error {
     /// The objects make no network.
     #[error(transparent)]
     Layout(#[from] tombolo_layout::Error),
+    /// The plugin or its configuration, for the container runtime.
+    #[error(transparent)]
+    Install(#[from] crate::install::Error),
     /// The masquerade rule.
     #[error(transparent)]
     Masquerade(#[from] crate::masquerade::Error),

@@ -1,4 +1,5 @@
-//! Tells the control loop when something of the node's own network has changed.
+//! Tells the control loop when something of the node's own network has changed, and sees to it that endpoints
+//! take the path that their links ask for.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,8 +10,10 @@ use tombolo_cni::HOST_LINK_PREFIX;
 use tombolo_netlink::{Event, Monitor, ROUTE_PROTOCOL};
 
 use crate::control::Trigger;
+use crate::endpoints::Endpoints;
 use crate::error::Error;
 use crate::objects::Objects;
+use crate::slow_path::{self, Concern};
 
 /// How long to wait after an error: the kernel is short of memory, most likely.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -25,9 +28,15 @@ const FOREVER: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// The kernel refuses a socket, or a thread.
-pub fn start(trigger: Arc<Trigger>, addresses: watch::Sender<AddressEvents>) -> Result<(), Error> {
+pub fn start(
+    trigger: Arc<Trigger>,
+    endpoints: Arc<Endpoints>,
+    addresses: watch::Sender<AddressEvents>,
+) -> Result<(), Error> {
     let mut monitor = Monitor::open()?;
     let listen = move || {
+        // What changed before there was a monitor.
+        slow_path::refresh(&endpoints, Concern::AllLinks);
         loop {
             match monitor.next(FOREVER) {
                 Ok(Some(event)) => {
@@ -35,11 +44,15 @@ pub fn start(trigger: Arc<Trigger>, addresses: watch::Sender<AddressEvents>) -> 
                         trigger.pull();
                     }
                     addresses.send_if_modified(|seen| seen.note(&event));
+                    if let Some(concern) = slow_path::concern(&event) {
+                        slow_path::refresh(&endpoints, concern);
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%error, "lost sight of the node's network; looking anew");
                     trigger.pull();
+                    slow_path::refresh(&endpoints, Concern::AllLinks);
                     thread::sleep(PAUSE);
                 }
             }
@@ -98,5 +111,6 @@ fn concerns_layout(event: &Event) -> bool {
         Event::RouteRemoved(route) => route.destination.prefix_len() != route.destination.max_prefix_len(),
         Event::Route(route) => route.protocol != ROUTE_PROTOCOL,
         Event::Address(_) | Event::AddressRemoved(_) | Event::Overrun => true,
+        Event::Qdisc(_) | Event::QdiscRemoved(_) | Event::Filter(_) | Event::FilterRemoved(_) => false,
     }
 }

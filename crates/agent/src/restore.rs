@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
-use tombolo_abi::{Addr, Endpoint, Hook};
-use tombolo_cni::{HOST_LINK_PREFIX, host_link_name, released};
-use tombolo_ipam::Attachment;
-use tombolo_netlink::{Link, Mac, Netlink};
+use tombolo_abi::{Addr, Hook};
+use tombolo_cni::{host_link_name, released};
+use tombolo_ipam::{Attachment, Owner};
+use tombolo_netlink::{Mac, Netlink};
 
-use crate::endpoints::{Endpoints, PodSettings, pod_link};
+use crate::endpoints::{Endpoints, PodSettings, pod_link, pod_links};
 use crate::error::Error;
 use crate::pod_routes;
+use crate::slow_path::{self, Others};
 
 /// Brings them together:
 ///
@@ -25,12 +26,7 @@ use crate::pod_routes;
 pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) -> Result<(), Error> {
     settle(endpoints, state_dir)?;
     let mut host = Netlink::open()?;
-    let links: BTreeMap<String, Link> = host
-        .links()?
-        .into_iter()
-        .filter(|l| l.name.starts_with(HOST_LINK_PREFIX) && l.kind.as_deref() == Some("veth"))
-        .map(|l| (l.name.clone(), l))
-        .collect();
+    let links = pod_links(&mut host)?;
     let mut live: BTreeMap<String, Attachment> = BTreeMap::new();
     for attachment in endpoints.store.attachments()? {
         let name = host_link_name(&attachment.owner.container_id, &attachment.owner.ifname);
@@ -45,7 +41,19 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
         tracing::info!(link = name, "no attachment has this link; deleting it");
         host.delete_link(name)?;
     }
-    rows(endpoints, &live, &links)?;
+    let qdiscs = host.qdiscs()?;
+    let mut others: BTreeMap<&str, Others> = BTreeMap::new();
+    for link in live.keys().filter_map(|name| links.get(name)) {
+        others.insert(&link.name, slow_path::look(&mut host, &qdiscs, link.index)?);
+    }
+    let others = |name: &str| others.get(name).copied().unwrap_or_default();
+    let mut rows = BTreeMap::new();
+    for (name, attachment) in &live {
+        let Some(link) = links.get(name) else { continue };
+        let row = pod_link(attachment, name, settings).row(link.index, others(name));
+        rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
+    }
+    endpoints.datapath.endpoints().reconcile(&rows)?;
     let neighbours: BTreeSet<(u32, IpAddr, Mac)> = host
         .neighbours()?
         .into_iter()
@@ -55,7 +63,7 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
     for (name, attachment) in &live {
         let Some(link) = links.get(name) else { continue };
         let pod = pod_link(attachment, name, settings);
-        if let Err(error) = pod.mend(&mut host, &endpoints.datapath, link, &neighbours) {
+        if let Err(error) = pod.mend(&mut host, &endpoints.datapath, link, others(name), &neighbours) {
             // One pod that cannot be helped must not cost the others theirs; its row is there already.
             tracing::error!(owner = %attachment.owner, %error, "cannot make this endpoint whole");
         }
@@ -79,35 +87,13 @@ fn settle(endpoints: &Endpoints, state_dir: &Path) -> Result<(), Error> {
         endpoints.remove(&owner)?;
     }
     for record in released::list(state_dir).map_err(Error::file("read", released::folder(state_dir)))? {
-        // The plugin writes what it has checked; another hand may not.
-        if let Err(error) = endpoints.delete(&record.container_id, &record.if_name) {
-            tracing::error!(%error, ?record, "cannot settle this DEL");
-            continue;
-        }
-        released::remove(state_dir, &record)
-            .map_err(Error::file("remove a record in", released::folder(state_dir)))?;
-    }
-    Ok(())
-}
-
-/// The table of endpoints becomes that of the live ones.
-fn rows(
-    endpoints: &Endpoints,
-    live: &BTreeMap<String, Attachment>,
-    links: &BTreeMap<String, Link>,
-) -> Result<(), Error> {
-    let mut rows = BTreeMap::new();
-    for (name, attachment) in live {
-        let ifindex = links.get(name).map_or(0, |l| l.index);
-        let row = Endpoint {
-            ifindex,
-            mac: attachment.mac,
-            mtu: attachment.mtu,
-            ..Endpoint::default()
+        let owner = Owner {
+            container_id: record.container_id,
+            ifname: record.if_name,
         };
-        rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
+        tracing::info!(%owner, "a DEL found no agent; completing it");
+        endpoints.remove(&owner)?;
     }
-    endpoints.datapath.endpoints().reconcile(&rows)?;
     Ok(())
 }
 

@@ -14,10 +14,12 @@ use tombolo_datapath::{Datapath, Options};
 use tombolo_ipam::AddressStore;
 use tombolo_netlink::Namespace;
 
+use crate::caller::Caller;
 use crate::claim::Claim;
 use crate::control::{Control, Outcome, Trigger};
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
+use crate::install::Installer;
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
 use crate::monitor::AddressEvents;
@@ -71,6 +73,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         endpoints,
         claim,
         known,
+        installer,
     } = takeover.await.map_err(|panic| Error::Start {
         what: "the agent",
         source: panic.into(),
@@ -86,7 +89,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::new());
     let (outcome, outcomes) = watch::channel(Outcome::default());
     let (addresses, addresses_seen) = watch::channel(AddressEvents::default());
-    monitor::start(trigger.clone(), addresses)?;
+    monitor::start(trigger.clone(), endpoints.clone(), addresses)?;
     tokio::spawn(monitor::reconnect(objects.clone(), addresses_seen));
     let control = Control {
         node: args.node.clone(),
@@ -98,7 +101,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         outcome,
         metrics: metrics.clone(),
     };
-    control.start(trigger)?;
+    control.start(trigger, installer)?;
     tokio::spawn(status::publish(
         claim,
         args.node.clone(),
@@ -116,7 +119,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     });
     let listener = tokio::net::UnixListener::from_std(listener).map_err(Error::Serve)?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let serve = axum::serve(listener, server::router(server)).with_graceful_shutdown(async {
+    let service = server::router(server).into_make_service_with_connect_info::<Caller>();
+    let serve = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = ended.await;
     });
     let mut serve = tokio::spawn(serve.into_future());
@@ -140,13 +144,19 @@ struct TakenOver {
     endpoints: Arc<Endpoints>,
     claim: Arc<Claim>,
     known: Option<PodSettings>,
+    installer: Installer,
 }
 
 /// Becomes the node's agent; blocks. Listens before it settles what plugins left while there was no
 /// agent, and accepts nobody before that (see `tombolo_cni::released`).
 fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Result<TakenOver, Error> {
-    let lock = socket::lock(&args.state_dir)?;
+    let lock = socket::lock(&args.state_dir, socket::TAKE_OVER_DEADLINE)?;
     let claim = Arc::new(Claim::open(&args.state_dir)?);
+    let mut installer = Installer::new(args)?;
+    if let Err(error) = installer.install_plugin() {
+        // Pods that are there do not need it, and the control loop tries again.
+        tracing::error!("{error}");
+    }
     let store = AddressStore::open(&args.state_dir.join("addresses.redb"), REST)?;
     let options = Options {
         directory: args.bpffs.clone(),
@@ -158,6 +168,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         store: Arc::new(store),
         datapath: Arc::new(datapath),
         journal: Journal::open(&args.state_dir).map_err(Error::file("make a folder in", &args.state_dir))?,
+        state_dir: args.state_dir.clone(),
         settings,
         turns: Turns::new(),
         own_namespace: Namespace::current()?,
@@ -165,16 +176,14 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     });
     let known = known_settings(&endpoints)?;
     let listener = socket::listen(&args.socket)?;
-    let sources = known.clone().unwrap_or(PodSettings {
-        mtu: 0,
-        node_addresses: Vec::new(),
-    });
+    let sources = known.clone().unwrap_or_default();
     restore::restore(&endpoints, &args.state_dir, &sources)?;
     Ok(TakenOver {
         listener,
         endpoints,
         claim,
         known,
+        installer,
     })
 }
 

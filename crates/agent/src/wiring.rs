@@ -18,6 +18,8 @@ use tombolo_datapath::Datapath;
 use tombolo_netlink::{Link, LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
 
 use crate::error::Error;
+use crate::fault::{self, Step};
+use crate::slow_path::Others;
 
 /// How long the kernel may take to notice that both sides of a link are up: a moment, unless it is very busy.
 const RUNNING_DEADLINE: Duration = Duration::from_secs(5);
@@ -84,25 +86,57 @@ impl PodLink<'_> {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn open_host(&self, host: &mut Netlink, datapath: &Datapath, index: u32) -> Result<(), Error> {
-        let row = Endpoint {
-            ifindex: index,
-            mac: self.mac,
-            mtu: self.mtu,
-            ..Endpoint::default()
-        };
+    pub fn open_host(
+        &self,
+        host: &mut Netlink,
+        datapath: &Datapath,
+        index: u32,
+        others: Others,
+    ) -> Result<(), Error> {
+        let row = self.row(index, others);
         for &address in self.addresses {
             datapath.endpoints().insert(&Addr::from(address), &row)?;
         }
-        // (Router advertisements of pods are dropped by this program; `accept_ra` need not be set.)
-        datapath.attach(Hook::FromPod, self.host_name, index)?;
-        datapath.attach(Hook::ToPod, self.host_name, index)?;
+        fault::at(Step::AddRowsWritten)?;
+        self.attach(datapath, index, others)?;
         let up = LinkChange {
             up: Some(true),
             ipv6_link_local: Some(false),
             ..LinkChange::default()
         };
-        Ok(host.set_link(index, &up)?)
+        host.set_link(index, &up)?;
+        Ok(fault::at(Step::AddHostUp)?)
+    }
+
+    /// The row of the pod's addresses.
+    pub fn row(&self, index: u32, others: Others) -> Endpoint {
+        Endpoint {
+            ifindex: index,
+            mac: self.mac,
+            mtu: self.mtu,
+            flags: others.slow,
+            ..Endpoint::default()
+        }
+    }
+
+    /// Attaches the programs; fine if they are.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attach(&self, datapath: &Datapath, index: u32, others: Others) -> Result<(), Error> {
+        // (Router advertisements of pods are dropped by a program; `accept_ra` need not be set.)
+        for (hook, step) in [
+            (Hook::FromPod, Step::AddOneAttached),
+            (Hook::ToPod, Step::AddBothAttached),
+        ] {
+            if others.ingress_qdisc {
+                datapath.attach_beside(hook, self.host_name, index)?;
+            } else {
+                datapath.attach(hook, self.host_name, index)?;
+            }
+            fault::at(step)?;
+        }
+        Ok(())
     }
 
     /// Makes the host's side of a link whole that was set up before, by changing only what differs from what is
@@ -115,14 +149,14 @@ impl PodLink<'_> {
         host: &mut Netlink,
         datapath: &Datapath,
         link: &Link,
+        others: Others,
         neighbours: &BTreeSet<(u32, IpAddr, Mac)>,
     ) -> Result<(), Error> {
         if !link.up {
-            self.open_host(host, datapath, link.index)?;
+            self.open_host(host, datapath, link.index, others)?;
             return Ok(self.configure_host(host, link.index)?);
         }
-        datapath.attach(Hook::FromPod, self.host_name, link.index)?;
-        datapath.attach(Hook::ToPod, self.host_name, link.index)?;
+        self.attach(datapath, link.index, others)?;
         for &address in self.addresses {
             if !neighbours.contains(&(link.index, address, self.mac)) {
                 host.replace_neighbour(link.index, address, self.mac)?;
@@ -209,12 +243,15 @@ impl PodLink<'_> {
                     .map_err(Error::from),
             );
         }
+        keep(fault::at(Step::DelRowsRemoved).map_err(Error::from));
         let deleted = host.delete_link(self.host_name);
         let gone = deleted.is_ok();
         keep(deleted.map(drop).map_err(Error::from));
+        keep(fault::at(Step::DelLinkDeleted).map_err(Error::from));
         if gone {
             keep(datapath.detach(self.host_name).map_err(Error::from));
         }
+        keep(fault::at(Step::DelDetached).map_err(Error::from));
         result
     }
 }

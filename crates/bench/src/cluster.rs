@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_cri::Cni;
 use tombolo_kube::{CLUSTER, Network, NodeNetwork};
 use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for_some};
 
@@ -58,6 +59,8 @@ pub struct Node {
     track_flows: bool,
     pub namespace: TestNamespace,
     pub plugin: Plugin,
+    /// Where the agent has installed it for a container runtime.
+    pub cni: Cni,
     bpffs: Bpffs,
     folder: tempfile::TempDir,
 }
@@ -97,6 +100,10 @@ impl Node {
         let bpffs = Bpffs::new();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("kubeconfig"), kubeconfig)?;
+        let cni = Cni {
+            bin_dir: at("cni/bin"),
+            conf_dir: at("cni/net.d"),
+        };
         let agent = start_agent(name, &namespace, &folder, &bpffs, settings.track_flows)?;
         let program = own_program("tombolo-cni")?;
         let plugin = Plugin {
@@ -113,6 +120,7 @@ impl Node {
             track_flows: settings.track_flows,
             namespace,
             plugin,
+            cni,
             bpffs,
             folder,
         };
@@ -166,6 +174,11 @@ impl Node {
         Ok(serde_json::from_str::<serde_json::Value>(body)?["ready"] == true)
     }
 
+    /// The mount namespace that the agent is in.
+    pub fn mounts(&self) -> PathBuf {
+        format!("/proc/{}/ns/mnt", self.agent.id()).into()
+    }
+
     /// The agent's resident memory, in MiB.
     pub fn agent_memory(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.id()))?;
@@ -189,13 +202,18 @@ fn start_agent(
         .create(true)
         .append(true)
         .open(at("agent.log"))?;
-    let mut command = namespace.command(own_program("tombolo")?);
+    // In a mount namespace of its own, which a runtime can join: they must see the same pods' namespaces.
+    let mut command = namespace.command("unshare");
     command
+        .arg("--mount")
+        .arg(own_program("tombolo")?)
         .args(["agent", "--node", name, "--metrics", "127.0.0.1:9440"])
         .args(["--kubeconfig".into(), at("kubeconfig")])
         .args(["--state-dir".into(), at("state")])
         .args(["--socket".into(), at("agent.sock")])
         .args(["--bpffs".into(), bpffs.path().join("tombolo")])
+        .args(["--cni-bin-dir".into(), at("cni/bin")])
+        .args(["--cni-conf-dir".into(), at("cni/net.d")])
         .args(track_flows.then_some("--track-flows"))
         .stdin(Stdio::null())
         .stderr(log);

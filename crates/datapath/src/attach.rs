@@ -81,6 +81,27 @@ impl Target<'_> {
         failed(what, self.hook, self.device, source)
     }
 
+    /// Whether a program is attached there, by what is pinned.
+    pub fn is_attached(&self) -> Result<bool> {
+        let pinned = match bpf::open(self.pin, false) {
+            Ok(pinned) => pinned,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => {
+                return Err(Error::Pin {
+                    what: "open",
+                    path: self.pin.to_owned(),
+                    source,
+                });
+            }
+        };
+        match link::state(pinned.as_fd()) {
+            Some(state) => Ok(state.ifindex == self.ifindex),
+            None => {
+                clsact::is_attached(self.ifindex, direction(self.hook)).map_err(|e| self.error("look at", e))
+            }
+        }
+    }
+
     /// Attaches the program where none is attached; replaces the one that is there, if so wanted.
     pub fn attach(&self, tcx: bool, replace: bool) -> Result<()> {
         if let Some(attached) = self.attached(Some(self.ifindex))? {

@@ -13,7 +13,7 @@ use tombolo_abi::{ABI_VERSION, Hook, map};
 use crate::{
     Attach, Error, Packet, Result, Run, Tables,
     attach::{self, Target},
-    bpf,
+    bpf::{self, link},
     object::{Constants, Embedded, Programs},
     pins::Pins,
     staging::{self, Staged},
@@ -172,6 +172,21 @@ impl Datapath {
     /// Attaches a hook's program to a device; fine if it is attached, also under the name that the device had
     /// before. One whose tables wait for their rows does not replace another.
     pub fn attach(&self, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
+        self.attach_by(self.attach, hook, device, ifindex)
+    }
+
+    /// The same, and leaves the device's ingress qdisc to somebody else: by tcx, which needs none, where
+    /// the kernel has it (Linux 6.6).
+    pub fn attach_beside(&self, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
+        let attach = if link::is_supported() {
+            Attach::Tcx
+        } else {
+            self.attach
+        };
+        self.attach_by(attach, hook, device, ifindex)
+    }
+
+    fn attach_by(&self, attach: Attach, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
         let pin = self.pins.link(device, hook);
         let target = Target {
             hook,
@@ -180,7 +195,7 @@ impl Datapath {
             ifindex,
             pin: &pin,
         };
-        let attach = || target.attach(self.attach.is_tcx(hook), !self.pins.staged().exists());
+        let attach = || target.attach(attach.is_tcx(hook), !self.pins.staged().exists());
         match attach() {
             // A device takes a program once, and has this one by a link that is pinned elsewhere.
             Err(Error::Attach { source, .. })
@@ -205,6 +220,22 @@ impl Datapath {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a hook's program is attached to a device.
+    ///
+    /// # Errors
+    /// [`Error::Pin`] and [`Error::Attach`]: the kernel does not say.
+    pub fn is_attached(&self, hook: Hook, device: &str, ifindex: u32) -> Result<bool> {
+        let pin = self.pins.link(device, hook);
+        Target {
+            hook,
+            program: program(&self.programs, hook)?.as_fd(),
+            device,
+            ifindex,
+            pin: &pin,
+        }
+        .is_attached()
     }
 
     /// Detaches all programs from a device; fine if none is attached, or the device is gone.

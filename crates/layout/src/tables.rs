@@ -70,7 +70,11 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
             node_v4: own.primary(true).map_or(Addr::UNSPECIFIED, Addr::from),
             node_v6: own.primary(false).map_or(Addr::UNSPECIFIED, Addr::from),
             prefix_lens: prefix_lens(&routes),
-            overlay_port: settings.overlay_port.to_be(),
+            overlay_port: if settings.overlays() {
+                settings.overlay_port.to_be()
+            } else {
+                0
+            },
             pad: [0; 2],
         },
         routes,

@@ -1,9 +1,9 @@
 //! A BPF file system of a test's own.
 
-use std::ffi::CStr;
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+
+use crate::mount;
 
 /// A BPF file system that is mounted nowhere: what is pinned in it lives as long as this value, and nothing is left
 /// of a test that is killed.
@@ -16,12 +16,12 @@ impl Bpffs {
     /// # Panics
     /// When the kernel refuses, as it does to all but root.
     pub fn new() -> Self {
-        Self(detached_mount(c"bpf").unwrap_or_else(|error| panic!("make a BPF file system: {error}")))
+        Self(mount::detached(c"bpf", &[]).unwrap_or_else(|error| panic!("make a BPF file system: {error}")))
     }
 
     /// Its root folder: a path by which any process can use it while this value lives.
     pub fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+        mount::path(&self.0)
     }
 }
 
@@ -29,30 +29,4 @@ impl Default for Bpffs {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// fsopen(2), fsconfig(2) and fsmount(2), without the last step, move_mount(2).
-fn detached_mount(kind: &CStr) -> io::Result<OwnedFd> {
-    const FSOPEN_CLOEXEC: libc::c_uint = 1;
-    const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
-    const FSMOUNT_CLOEXEC: libc::c_uint = 1;
-    let null = std::ptr::null::<libc::c_void>();
-    // SAFETY: the name ends in a zero and lives through the call.
-    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
-    let fd = context.as_raw_fd();
-    // SAFETY: this command takes neither key nor value.
-    let created = unsafe { libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, null, null, 0) };
-    if created < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: all arguments are plain numbers.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, 0) })
-}
-
-fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a call that succeeded gave a new descriptor, which is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as libc::c_int) })
 }

@@ -2,6 +2,8 @@
 //! namespaces and file systems are held by file descriptors alone, processes die with the thread that started them.
 
 mod bpffs;
+mod disk;
+mod mount;
 mod namespace;
 mod packet;
 mod process;
@@ -10,6 +12,7 @@ mod tap;
 mod wait;
 
 pub use bpffs::Bpffs;
+pub use disk::Disk;
 pub use etherparse;
 pub use namespace::{End, TestNamespace, connect};
 pub use packet::{Packet, VXLAN_PORT, vxlan};

@@ -120,6 +120,14 @@ impl Api {
             .unwrap();
     }
 
+    pub fn set_blocks(&self, name: &str, blocks: &[&str]) {
+        let api: Objects<NodeNetwork> = Objects::all(self.client.clone());
+        let patch = Patch::Merge(json!({"spec": {"blocks": blocks}}));
+        self.runtime
+            .block_on(api.patch(name, &PatchParams::default(), &patch))
+            .unwrap();
+    }
+
     pub fn patch_node_status(&self, name: &str, status: &Value) {
         let api: Objects<NodeNetwork> = Objects::all(self.client.clone());
         let patch = Patch::Merge(json!({ "status": status }));
