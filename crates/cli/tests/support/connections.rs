@@ -67,10 +67,10 @@ impl Connections {
 
     /// Each end of each sends a byte, which the other one gets.
     #[track_caller]
-    pub fn assert_alive(&mut self, what: impl Fn() -> String) {
-        for (number, [client, server]) in self.0.iter_mut().enumerate() {
+    pub fn assert_alive(&self, what: impl Fn() -> String) {
+        for (number, [client, server]) in self.0.iter().enumerate() {
             let byte = number as u8;
-            for (from, to) in [(&mut *client, &mut *server), (server, client)] {
+            for (mut from, mut to) in [(client, server), (server, client)] {
                 to.set_read_timeout(Some(DEADLINE)).unwrap();
                 let mut came = [!byte];
                 let exchanged = from.write_all(&[byte]).and_then(|()| to.read_exact(&mut came));
