@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tombolo_abi::GATEWAY_MAC;
 use tombolo_netlink::{Error, LinkChange, Namespace, Netlink, Result, Route, sysctl};
 
+use crate::fault::{self, Step};
 use crate::wiring::gateway;
 
 /// How long the kernel may take to make an address the pod's: a moment, unless it is very busy.
@@ -112,6 +113,7 @@ fn configure(netlink: &mut Netlink, interface: &str, addresses: &[IpAddr]) -> Re
     if !loopback.up {
         netlink.set_link(loopback.index, &up)?;
     }
+    fault::at(Step::AddPodUp)?;
     for &address in addresses {
         let gateway = gateway(address);
         netlink.add_address(link.index, address.into())?;
@@ -128,6 +130,7 @@ fn configure(netlink: &mut Netlink, interface: &str, addresses: &[IpAddr]) -> Re
             ..Route::new(everything(gateway))
         })?;
     }
+    fault::at(Step::AddPodConfigured)?;
     addresses
         .iter()
         .try_for_each(|&address| wait_local(netlink, address))

@@ -26,6 +26,11 @@ impl Journal {
         Ok(Self(folder))
     }
 
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
     /// Notes that an ADD begins.
     ///
     /// # Errors

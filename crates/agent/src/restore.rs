@@ -1,15 +1,17 @@
 //! Brings store and kernel together at the agent's start, before it serves. Pods that run notice nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
 use tombolo_abi::{Addr, Hook};
-use tombolo_cni::{HOST_LINK_PREFIX, host_link_name, released};
-use tombolo_ipam::Attachment;
-use tombolo_netlink::{Link, Netlink};
+use tombolo_cni::{host_link_name, released};
+use tombolo_ipam::{Attachment, Owner};
+use tombolo_netlink::{Mac, Netlink};
 
-use crate::endpoints::{Endpoints, PodSettings, pod_link};
+use crate::endpoints::{Endpoints, PodSettings, pod_link, pod_links};
 use crate::error::Error;
+use crate::pod_routes;
 use crate::slow_path::{self, Others};
 
 /// Brings them together:
@@ -24,12 +26,7 @@ use crate::slow_path::{self, Others};
 pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) -> Result<(), Error> {
     settle(endpoints, state_dir)?;
     let mut host = Netlink::open()?;
-    let links: BTreeMap<String, Link> = host
-        .links()?
-        .into_iter()
-        .filter(|l| l.name.starts_with(HOST_LINK_PREFIX) && l.kind.as_deref() == Some("veth"))
-        .map(|l| (l.name.clone(), l))
-        .collect();
+    let links = pod_links(&mut host)?;
     let mut live: BTreeMap<String, Attachment> = BTreeMap::new();
     for attachment in endpoints.store.attachments()? {
         let name = host_link_name(&attachment.owner.container_id, &attachment.owner.ifname);
@@ -57,15 +54,23 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
         rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
     }
     endpoints.datapath.endpoints().reconcile(&rows)?;
+    let neighbours: BTreeSet<(u32, IpAddr, Mac)> = host
+        .neighbours()?
+        .into_iter()
+        .filter(|n| n.permanent)
+        .filter_map(|n| Some((n.ifindex, n.address, n.mac?)))
+        .collect();
     for (name, attachment) in &live {
         let Some(link) = links.get(name) else { continue };
         let pod = pod_link(attachment, name, settings);
-        let opened = pod.open_host(&mut host, &endpoints.datapath, link.index, others(name));
-        let whole = opened.and_then(|()| Ok(pod.configure_host(&mut host, link.index)?));
-        if let Err(error) = whole {
+        if let Err(error) = pod.mend(&mut host, &endpoints.datapath, link, others(name), &neighbours) {
             // One pod that cannot be helped must not cost the others theirs; its row is there already.
             tracing::error!(owner = %attachment.owner, %error, "cannot make this endpoint whole");
         }
+    }
+    if let Err(error) = pod_routes::reconcile(endpoints, settings) {
+        // The control loop tries again.
+        tracing::error!(%error, "cannot set all routes to pods");
     }
     unpin(endpoints, &live)?;
     tracing::info!(endpoints = live.len(), "took up what is there");
@@ -82,13 +87,12 @@ fn settle(endpoints: &Endpoints, state_dir: &Path) -> Result<(), Error> {
         endpoints.remove(&owner)?;
     }
     for record in released::list(state_dir).map_err(Error::file("read", released::folder(state_dir)))? {
-        // The plugin writes what it has checked; another hand may not.
-        if let Err(error) = endpoints.delete(&record.container_id, &record.if_name) {
-            tracing::error!(%error, ?record, "cannot settle this DEL");
-            continue;
-        }
-        released::remove(state_dir, &record)
-            .map_err(Error::file("remove a record in", released::folder(state_dir)))?;
+        let owner = Owner {
+            container_id: record.container_id,
+            ifname: record.if_name,
+        };
+        tracing::info!(%owner, "a DEL found no agent; completing it");
+        endpoints.remove(&owner)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::connect_info::MockConnectInfo;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,11 +15,15 @@ use tombolo_datapath::{Datapath, Options};
 use tombolo_ipam::AddressStore;
 use tombolo_netlink::Namespace;
 
+use crate::caller::Caller;
+use crate::claim::Claim;
 use crate::control::{Control, Outcome, Trigger};
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
+use crate::install::Installer;
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
+use crate::monitor::AddressEvents;
 use crate::objects::Objects;
 use crate::server::{self, Server};
 use crate::socket;
@@ -57,7 +62,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    let client = tombolo_kube::client(args.kubeconfig.as_deref()).await?;
+    let trigger = Arc::new(Trigger::default());
+    let objects = Arc::new(Objects::watch(args.kubeconfig.clone(), trigger.clone()).await?);
     let (settings, settings_seen) = watch::channel(None);
     let takeover = {
         let args = args.clone();
@@ -66,7 +72,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let TakenOver {
         listener,
         endpoints,
+        claim,
         known,
+        installer,
     } = takeover.await.map_err(|panic| Error::Start {
         what: "the agent",
         source: panic.into(),
@@ -80,12 +88,13 @@ pub async fn run(args: Args) -> Result<(), Error> {
     })?;
 
     let metrics = Arc::new(Metrics::new());
-    let trigger = Arc::new(Trigger::default());
-    let objects = Arc::new(Objects::watch(&client, &trigger));
     let (outcome, outcomes) = watch::channel(Outcome::default());
-    monitor::start(trigger.clone(), endpoints.clone())?;
+    let (addresses, addresses_seen) = watch::channel(AddressEvents::default());
+    monitor::start(trigger.clone(), endpoints.clone(), addresses)?;
+    tokio::spawn(monitor::reconnect(objects.clone(), addresses_seen));
     let control = Control {
         node: args.node.clone(),
+        claim: claim.clone(),
         devices: args.devices,
         objects: objects.clone(),
         endpoints: endpoints.clone(),
@@ -93,9 +102,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
         outcome,
         metrics: metrics.clone(),
     };
-    control.start(trigger)?;
+    control.start(trigger, installer)?;
     tokio::spawn(status::publish(
-        client,
+        claim,
         args.node.clone(),
         objects,
         outcomes.clone(),
@@ -111,7 +120,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     });
     let listener = tokio::net::UnixListener::from_std(listener).map_err(Error::Serve)?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let serve = axum::serve(listener, server::router(server)).with_graceful_shutdown(async {
+    let service = server::router(server).into_make_service_with_connect_info::<Caller>();
+    let serve = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = ended.await;
     });
     let mut serve = tokio::spawn(serve.into_future());
@@ -129,17 +139,44 @@ pub async fn run(args: Args) -> Result<(), Error> {
     Ok(())
 }
 
+/// The local API of an agent that has taken up what is there, and knows of no cluster: for tests that send it
+/// requests.
+///
+/// # Errors
+/// What keeps the agent from starting.
+#[doc(hidden)]
+pub fn local_api(args: &Args) -> Result<axum::Router, Error> {
+    let (_, settings) = watch::channel(None);
+    let (_, outcome) = watch::channel(Outcome::default());
+    let endpoints = take_over(args, settings)?.endpoints;
+    let server = Server {
+        node: args.node.clone(),
+        endpoints,
+        outcome,
+        metrics: Arc::new(Metrics::new()),
+    };
+    Ok(server::router(Arc::new(server)).layer(MockConnectInfo(Caller::always_there())))
+}
+
 /// What the agent has, once it has taken up what is there.
 struct TakenOver {
     listener: UnixListener,
     endpoints: Arc<Endpoints>,
+    claim: Arc<Claim>,
     known: Option<PodSettings>,
+    installer: Installer,
 }
 
 /// Becomes the node's agent; blocks. Listens before it settles what plugins left while there was no
 /// agent, and accepts nobody before that (see `tombolo_cni::released`).
 fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Result<TakenOver, Error> {
-    let lock = socket::lock(&args.state_dir)?;
+    let lock = socket::lock(&args.state_dir, socket::TAKE_OVER_DEADLINE)?;
+    let claim = Arc::new(Claim::open(&args.state_dir)?);
+    let mut installer = Installer::new(args)?;
+    if let Err(error) = installer.install_plugin() {
+        // Pods that are there do not need it, and the control loop tries again.
+        tracing::error!("{error}");
+    }
     let store = AddressStore::open(&args.state_dir.join("addresses.redb"), REST)?;
     let options = Options {
         directory: args.bpffs.clone(),
@@ -151,6 +188,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         store: Arc::new(store),
         datapath: Arc::new(datapath),
         journal: Journal::open(&args.state_dir).map_err(Error::file("make a folder in", &args.state_dir))?,
+        state_dir: args.state_dir.clone(),
         settings,
         turns: Turns::new(),
         own_namespace: Namespace::current()?,
@@ -163,7 +201,9 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     Ok(TakenOver {
         listener,
         endpoints,
+        claim,
         known,
+        installer,
     })
 }
 

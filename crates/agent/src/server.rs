@@ -4,23 +4,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tombolo_cni::agent::{self, AddRequest, ErrorBody};
+use tombolo_cni::CONFIG_MAX;
+use tombolo_cni::agent::{self, AddRequest, CheckRequest, CollectRequest, ErrorBody};
 use tombolo_cni::error::{Error as CniError, code};
 
+use crate::caller::Caller;
 use crate::control::Outcome;
 use crate::endpoints::Endpoints;
 use crate::metrics::Metrics;
 use crate::views;
 
-/// The longest request taken, in bytes.
-const REQUEST_MAX: usize = 64 << 10;
+/// The longest request taken, in bytes: a GC lists all of a node's attachments, and its plugin reads no more.
+const REQUEST_MAX: usize = CONFIG_MAX;
 
 /// All that the handlers work with.
 pub struct Server {
@@ -30,12 +33,34 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
 }
 
+/// The attachment that a path names: container id and interface, not checked yet.
+struct Attachment(String, String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Attachment {
+    /// An error that the plugin can read, as every other.
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        match Path::<(String, String)>::from_request_parts(parts, state).await {
+            Ok(Path((id, interface))) => Ok(Self(id, interface)),
+            Err(error) => Err(failure(CniError::new(
+                code::DECODING,
+                "the request's path is not what it should be",
+                error.body_text(),
+            ))),
+        }
+    }
+}
+
 /// The routes.
 pub fn router(server: Arc<Server>) -> Router {
     let one = format!("{}/{{container_id}}/{{if_name}}", agent::ENDPOINTS_PATH);
     Router::new()
         .route(agent::ENDPOINTS_PATH, get(endpoints).post(add))
         .route(&one, delete(remove))
+        .route(&format!("{one}/check"), post(check))
+        .route(agent::COLLECT_PATH, post(collect))
+        .route(agent::READY_PATH, get(ready))
         .route(agent::ADDRESSES_PATH, get(addresses))
         .route(agent::ROUTES_PATH, get(routes))
         .route(agent::DROPS_PATH, get(drops))
@@ -46,22 +71,19 @@ pub fn router(server: Arc<Server>) -> Router {
         .with_state(server)
 }
 
-async fn add(State(server): State<Arc<Server>>, body: Bytes) -> Response {
-    let request: AddRequest = match serde_json::from_slice(&body) {
+async fn add(
+    State(server): State<Arc<Server>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Bytes,
+) -> Response {
+    let request: AddRequest = match parse(&body) {
         Ok(request) => request,
-        Err(error) => {
-            let error = CniError::new(
-                code::DECODING,
-                "the request is not what it should be",
-                error.to_string(),
-            );
-            return failure(error);
-        }
+        Err(error) => return failure(error),
     };
     blocking(move || {
         let start = Instant::now();
         let (id, interface) = (request.container_id.clone(), request.if_name.clone());
-        let result = server.endpoints.add(request);
+        let result = server.endpoints.add(request, &caller);
         server.metrics.operation("add", start, result.is_ok());
         match &result {
             Ok(made) => {
@@ -77,11 +99,12 @@ async fn add(State(server): State<Arc<Server>>, body: Bytes) -> Response {
 
 async fn remove(
     State(server): State<Arc<Server>>,
-    Path((id, interface)): Path<(String, String)>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Attachment(id, interface): Attachment,
 ) -> Response {
     blocking(move || {
         let start = Instant::now();
-        let result = server.endpoints.delete(&id, &interface);
+        let result = server.endpoints.delete(&id, &interface, &caller);
         server.metrics.operation("del", start, result.is_ok());
         match &result {
             Ok(()) => {
@@ -89,7 +112,54 @@ async fn remove(
             }
             Err(error) => tracing::warn!(container = id, interface, %error, "cannot disconnect a pod"),
         }
-        result.map(|()| serde_json::Value::Object(serde_json::Map::new()))
+        result.map(|()| nothing())
+    })
+    .await
+}
+
+async fn check(
+    State(server): State<Arc<Server>>,
+    Attachment(id, interface): Attachment,
+    body: Bytes,
+) -> Response {
+    let request: CheckRequest = match parse(&body) {
+        Ok(request) => request,
+        Err(error) => return failure(error),
+    };
+    blocking(move || {
+        let start = Instant::now();
+        let result = server.endpoints.check(&id, &interface, &request);
+        server.metrics.operation("check", start, result.is_ok());
+        if let Err(error) = &result {
+            tracing::warn!(container = id, interface, %error, "a pod is not as its ADD has made it");
+        }
+        result.map(|()| nothing())
+    })
+    .await
+}
+
+async fn collect(State(server): State<Arc<Server>>, body: Bytes) -> Response {
+    let request: CollectRequest = match parse(&body) {
+        Ok(request) => request,
+        Err(error) => return failure(error),
+    };
+    blocking(move || {
+        let start = Instant::now();
+        let result = server.endpoints.collect(&request);
+        server.metrics.operation("gc", start, result.is_ok());
+        match &result {
+            Ok(removed) => tracing::info!(network = request.network, ?removed, "removed what no valid attachment holds"),
+            Err(error) => tracing::warn!(network = request.network, %error, "cannot remove all that no valid attachment holds"),
+        }
+        result
+    })
+    .await
+}
+
+async fn ready(State(server): State<Arc<Server>>) -> Response {
+    blocking(move || {
+        let outcome = server.outcome.borrow().clone();
+        server.endpoints.readiness(&outcome).map(|()| nothing())
     })
     .await
 }
@@ -132,6 +202,21 @@ async fn unknown() -> Response {
     (StatusCode::NOT_FOUND, Json(body(error))).into_response()
 }
 
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, CniError> {
+    serde_json::from_slice(body).map_err(|error| {
+        CniError::new(
+            code::DECODING,
+            "the request is not what it should be",
+            error.to_string(),
+        )
+    })
+}
+
+/// The answer where there is nothing to say but that all is well.
+fn nothing() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
 /// Answers with what `work` returns, which runs where it may block. It runs to its end even if nobody waits
 /// for the answer any more.
 async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Response
@@ -158,8 +243,11 @@ where
 fn failure(error: CniError) -> Response {
     let status = match error.code {
         code::INVALID_ENVIRONMENT | code::DECODING | code::INVALID_CONFIG => StatusCode::BAD_REQUEST,
-        code::EXISTS => StatusCode::CONFLICT,
-        code::TRY_AGAIN | code::NO_ADDRESS => StatusCode::SERVICE_UNAVAILABLE,
+        code::EXISTS | code::DIFFERS => StatusCode::CONFLICT,
+        code::UNKNOWN_CONTAINER => StatusCode::NOT_FOUND,
+        code::TRY_AGAIN | code::NO_ADDRESS | code::NOT_AVAILABLE | code::LIMITED_CONNECTIVITY => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     (status, Json(body(error))).into_response()

@@ -8,15 +8,17 @@
 //!   programs from_pod, to_pod                     default via 169.254.1.1, fe80::1
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tombolo_abi::{Addr, Endpoint, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Hook};
 use tombolo_datapath::Datapath;
-use tombolo_netlink::{LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
+use tombolo_netlink::{Link, LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
 
 use crate::error::Error;
+use crate::fault::{self, Step};
 use crate::slow_path::Others;
 
 /// How long the kernel may take to notice that both sides of a link are up: a moment, unless it is very busy.
@@ -95,13 +97,18 @@ impl PodLink<'_> {
         for &address in self.addresses {
             datapath.endpoints().insert(&Addr::from(address), &row)?;
         }
-        self.attach(datapath, index, others)?;
+        fault::at(Step::AddRowsWritten)?;
+        self.attach_one(Hook::FromPod, datapath, index, others)?;
+        fault::at(Step::AddOneAttached)?;
+        self.attach_one(Hook::ToPod, datapath, index, others)?;
+        fault::at(Step::AddBothAttached)?;
         let up = LinkChange {
             up: Some(true),
             ipv6_link_local: Some(false),
             ..LinkChange::default()
         };
-        Ok(host.set_link(index, &up)?)
+        host.set_link(index, &up)?;
+        Ok(fault::at(Step::AddHostUp)?)
     }
 
     /// The row of the pod's addresses.
@@ -120,12 +127,41 @@ impl PodLink<'_> {
     /// # Errors
     /// The kernel refuses.
     pub fn attach(&self, datapath: &Datapath, index: u32, others: Others) -> Result<(), Error> {
-        // (Router advertisements of pods are dropped by a program; `accept_ra` need not be set.)
-        for hook in [Hook::FromPod, Hook::ToPod] {
-            if others.ingress_qdisc {
-                datapath.attach_beside(hook, self.host_name, index)?;
-            } else {
-                datapath.attach(hook, self.host_name, index)?;
+        self.attach_one(Hook::FromPod, datapath, index, others)?;
+        self.attach_one(Hook::ToPod, datapath, index, others)
+    }
+
+    /// (Router advertisements of pods are dropped by a program; `accept_ra` need not be set.)
+    fn attach_one(&self, hook: Hook, datapath: &Datapath, index: u32, others: Others) -> Result<(), Error> {
+        if others.ingress_qdisc {
+            datapath.attach_beside(hook, self.host_name, index)?;
+        } else {
+            datapath.attach(hook, self.host_name, index)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the host's side of a link whole that was set up before, by changing only what differs from what is
+    /// found: pods that run, of which there may be hundreds, have all of it. Routes are left out.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn mend(
+        &self,
+        host: &mut Netlink,
+        datapath: &Datapath,
+        link: &Link,
+        others: Others,
+        neighbours: &BTreeSet<(u32, IpAddr, Mac)>,
+    ) -> Result<(), Error> {
+        if !link.up {
+            self.open_host(host, datapath, link.index, others)?;
+            return Ok(self.configure_host(host, link.index)?);
+        }
+        self.attach(datapath, link.index, others)?;
+        for &address in self.addresses {
+            if !neighbours.contains(&(link.index, address, self.mac)) {
+                host.replace_neighbour(link.index, address, self.mac)?;
             }
         }
         Ok(())
@@ -209,12 +245,15 @@ impl PodLink<'_> {
                     .map_err(Error::from),
             );
         }
+        keep(fault::at(Step::DelRowsRemoved).map_err(Error::from));
         let deleted = host.delete_link(self.host_name);
         let gone = deleted.is_ok();
         keep(deleted.map(drop).map_err(Error::from));
+        keep(fault::at(Step::DelLinkDeleted).map_err(Error::from));
         if gone {
             keep(datapath.detach(self.host_name).map_err(Error::from));
         }
+        keep(fault::at(Step::DelDetached).map_err(Error::from));
         result
     }
 }

@@ -56,7 +56,7 @@ fn no_packet_is_lost(routing: &str) {
     let lab = Lab::up(2, &["--routing", routing]);
     let pods = ["a1", "a2"].map(|pod| PodNetwork::of(&lab, pod));
     let floods = Floods::begin(&lab, ["a1", "a2"]);
-    let mut connections = Connections::open([&pods[0], &pods[1]], CONNECTIONS);
+    let connections = Connections::open([&pods[0], &pods[1]], CONNECTIONS);
     // (The lab's own agents do not track flows: the connections become flows with their next packets.)
     let mut agents = ["node1", "node2"].map(|node| Agent::replace(&lab, node));
     connections.assert_alive(|| lab.datapath());

@@ -2,12 +2,16 @@
 //!
 //! HTTP/1.1 with JSON bodies over a unix socket of mode 0600, so that whoever can open the socket
 //! is root already. Every request is one exchange on one connection. The plugin sends the first
-//! two; the others answer the command line.
+//! five; the others answer the command line. An agent does not finish an ADD, and does not begin a DEL,
+//! whose plugin has closed its connection: the runtime follows with a DEL, which must not come first.
 //!
 //! | request | answer |
 //! | --- | --- |
 //! | `POST /v1/endpoints`, [`AddRequest`] | 200, [`AddResponse`]; the pod is fully connected |
 //! | `DELETE /v1/endpoints/{containerId}/{ifName}` | 200, also when there was no such endpoint |
+//! | `POST /v1/endpoints/{containerId}/{ifName}/check`, [`CheckRequest`] | 200 where nothing differs |
+//! | `POST /v1/collect`, [`CollectRequest`] | 200, [`CollectResponse`] |
+//! | `GET /v1/ready` | 200 where an ADD could be served; else code 50 or 51 |
 //! | `GET /v1/endpoints` | 200, a list of [`Endpoint`] |
 //! | `GET /v1/addresses` | 200, [`Addresses`] |
 //! | `GET /v1/routes` | 200, a list of [`Route`] |
@@ -17,10 +21,16 @@
 //! Anything else than 200 carries an [`ErrorBody`], whose code the plugin passes to the runtime
 //! as it is.
 
+mod check;
+mod collect;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use check::CheckRequest;
+pub use collect::{AttachmentName, CollectRequest, CollectResponse};
 
 /// Where the agent listens.
 pub const DEFAULT_SOCKET: &str = "/run/tombolo/agent.sock";
@@ -30,6 +40,12 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/tombolo";
 
 /// The path of the collection of endpoints.
 pub const ENDPOINTS_PATH: &str = "/v1/endpoints";
+
+/// The path of a collection of what no valid attachment holds.
+pub const COLLECT_PATH: &str = "/v1/collect";
+
+/// The path of the question whether an ADD could be served.
+pub const READY_PATH: &str = "/v1/ready";
 
 /// The path of the addresses in use.
 pub const ADDRESSES_PATH: &str = "/v1/addresses";
@@ -54,6 +70,11 @@ pub fn endpoint_path(container_id: &str, if_name: &str) -> String {
         encode_path_segment(container_id),
         encode_path_segment(if_name)
     )
+}
+
+/// The path of the check of one endpoint.
+pub fn check_path(container_id: &str, if_name: &str) -> String {
+    format!("{}/check", endpoint_path(container_id, if_name))
 }
 
 /// Percent-encodes all but the unreserved characters (RFC 3986, section 2.3).
@@ -95,6 +116,9 @@ pub struct AddRequest {
     pub if_name: String,
     /// The path of the pod's network namespace (`CNI_NETNS`).
     pub netns: String,
+    /// The network's name in the configuration, to which a later GC keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// The pod's namespace, where the runtime told it (`K8S_POD_NAMESPACE`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_namespace: Option<String>,

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::agent::{DEFAULT_SOCKET, DEFAULT_STATE_DIR};
+use crate::agent::{AttachmentName, DEFAULT_SOCKET, DEFAULT_STATE_DIR};
 use crate::environment::is_plain_name;
 use crate::error::{Error, Result, code};
 use crate::result::{AddResult, Dns};
@@ -55,6 +55,11 @@ struct Raw {
     runtime_config: Option<Value>,
     args: Option<Value>,
     prev_result: Option<Value>,
+    #[serde(rename = "cni.dev/valid-attachments", deserialize_with = "present")]
+    valid_attachments: Option<Value>,
+    /// What libcni wrote before the specification's own key, and still does beside it.
+    #[serde(rename = "cni.dev/attachments", deserialize_with = "present")]
+    attachments: Option<Value>,
 }
 
 impl Config {
@@ -188,6 +193,39 @@ impl Config {
             })
     }
 
+    /// The attachments to this network that a GC is to keep: those of `cni.dev/valid-attachments` and of
+    /// the older `cni.dev/attachments`. A `null` is an empty list, as libcni writes one.
+    ///
+    /// # Errors
+    /// Code 7 when neither key is there, since what is not said must not free everything; 6 when one of
+    /// them is no list of attachments.
+    pub fn valid_attachments(&self) -> Result<Vec<AttachmentName>> {
+        let keys = [
+            ("cni.dev/valid-attachments", &self.raw.valid_attachments),
+            ("cni.dev/attachments", &self.raw.attachments),
+        ];
+        if keys.iter().all(|(_, value)| value.is_none()) {
+            return Err(invalid(
+                "a GC needs \"cni.dev/valid-attachments\", the list of attachments that are to stay; nothing was removed"
+                    .to_owned(),
+            ));
+        }
+        let mut valid = Vec::new();
+        for (key, value) in keys {
+            let Some(value) = value.as_ref().filter(|value| !value.is_null()) else {
+                continue;
+            };
+            valid.extend(Vec::<AttachmentName>::deserialize(value).map_err(|error| {
+                Error::new(
+                    code::DECODING,
+                    format!("cannot decode {key:?} of the network configuration"),
+                    format!("{error}; the runtime must list objects of \"containerID\" and \"ifname\"; nothing was removed"),
+                )
+            })?);
+        }
+        Ok(valid)
+    }
+
     /// What the configuration says about DNS, for the result.
     ///
     /// # Errors
@@ -226,12 +264,13 @@ impl Config {
         Ok(bits > 0)
     }
 
-    /// Addresses that the runtime wants for the pod: the capability `ips`, or the older
-    /// `args.cni.ips` (CNI CONVENTIONS). A prefix length behind an address means nothing here.
+    /// Addresses that the runtime wants for the pod: the capability `ips`, the older `args.cni.ips`, or
+    /// `argument`, the value of `IP` in `CNI_ARGS`, which is older still; the first of them that is there
+    /// (CNI CONVENTIONS). A prefix length behind an address means nothing here.
     ///
     /// # Errors
     /// Code 7 when something there is not an address.
-    pub fn requested_ips(&self) -> Result<Vec<IpAddr>> {
+    pub fn requested_ips(&self, argument: Option<&str>) -> Result<Vec<IpAddr>> {
         let capability = self
             .raw
             .runtime_config
@@ -243,7 +282,10 @@ impl Config {
                 .as_ref()
                 .and_then(|args| args.get("cni")?.get("ips"))
         };
-        let Some(value) = capability.or_else(older).filter(|value| !value.is_null()) else {
+        let argument = argument.map(|ip| Value::from(vec![ip]));
+        let here = |value: &&Value| !value.is_null();
+        let listed = capability.filter(here).or_else(|| older().filter(here));
+        let Some(value) = listed.or(argument.as_ref()) else {
             return Ok(Vec::new());
         };
         let wrong = || {
@@ -264,6 +306,11 @@ impl Config {
             .map(|text| one(text).ok_or_else(wrong))
             .collect()
     }
+}
+
+/// Tells a key that is there with a null from one that is not there.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 fn object(value: &Value) -> serde_json::Result<&Value> {
@@ -291,115 +338,5 @@ fn invalid(details: String) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn code_of(json: &str) -> u32 {
-        Config::parse(json.as_bytes()).unwrap_err().code
-    }
-
-    #[test]
-    fn errors_have_their_codes() {
-        for (json, expected) in [
-            ("", code::DECODING),
-            ("[]", code::DECODING),
-            (r#"{"cniVersion":"1.0.0","name":"n""#, code::DECODING),
-            (r#"{"cniVersion":1,"name":"n"}"#, code::DECODING),
-            (
-                r#"{"cniVersion":"1.0.0","cniVersions":"1.1.0","name":"n"}"#,
-                code::DECODING,
-            ),
-            (r#"{"cniVersion":"1.0.0"}"#, code::INVALID_CONFIG),
-            (r#"{"cniVersion":"1.0.0","name":"../n"}"#, code::INVALID_CONFIG),
-            (
-                r#"{"cniVersion":"1.0.0","name":"n","socket":"run"}"#,
-                code::INVALID_CONFIG,
-            ),
-            (
-                r#"{"cniVersion":"1.0.0","name":"n","timeoutSeconds":0}"#,
-                code::INVALID_CONFIG,
-            ),
-            (r#"{"name":"n"}"#, code::INCOMPATIBLE_VERSION),
-            (r#"{"cniVersion":"0.2.0","name":"n"}"#, code::INCOMPATIBLE_VERSION),
-            (r#"{"cniVersion":"2.0.0","name":"n"}"#, code::INCOMPATIBLE_VERSION),
-        ] {
-            assert_eq!(code_of(json), expected, "{json}");
-        }
-    }
-
-    #[test]
-    fn several_versions_may_be_listed() {
-        let json = r#"{"cniVersion":"1.0.0","cniVersions":["1.0.0","1.1.0","9.9.9"],"name":"n"}"#;
-        let config = Config::parse(json.as_bytes()).unwrap();
-        assert_eq!(config.version, Version::V1_0_0);
-        assert_eq!(config.socket, Path::new(DEFAULT_SOCKET));
-        assert_eq!(
-            Config::version_for_errors(br#"{"cniVersion":"0.4.0"}"#),
-            Version::V0_4_0
-        );
-        assert_eq!(Config::version_for_errors(b"nonsense"), Version::V1_1_0);
-    }
-
-    #[test]
-    fn a_limit_on_what_the_pod_sends_is_a_rate() {
-        let of = |runtime_config: &str| {
-            let json = format!(r#"{{"cniVersion":"1.0.0","name":"n","runtimeConfig":{runtime_config}}}"#);
-            Config::parse(json.as_bytes()).unwrap().egress_limit()
-        };
-        for (runtime_config, expected) in [
-            ("null", false),
-            ("{}", false),
-            (r#"{"bandwidth":{"ingressRate":1000}}"#, false),
-            (r#"{"bandwidth":{"ingressRate":1000,"egressRate":0}}"#, false),
-            (r#"{"bandwidth":{"egressRate":1000,"egressBurst":1000}}"#, true),
-        ] {
-            assert_eq!(of(runtime_config).unwrap(), expected, "{runtime_config}");
-        }
-        assert_eq!(
-            of(r#"{"bandwidth":{"egressRate":"1M"}}"#).unwrap_err().code,
-            code::INVALID_CONFIG
-        );
-    }
-
-    #[test]
-    fn addresses_may_be_requested_in_both_ways() {
-        let of = |rest: &str| {
-            let json = format!(r#"{{"cniVersion":"1.0.0","name":"n",{rest}}}"#);
-            Config::parse(json.as_bytes()).unwrap().requested_ips()
-        };
-        let wanted: Vec<IpAddr> = vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
-        assert_eq!(
-            of(r#""runtimeConfig":{"ips":["10.0.0.7/24","fd00::7"]}"#).unwrap(),
-            wanted
-        );
-        assert_eq!(
-            of(r#""args":{"cni":{"ips":["10.0.0.7","fd00::7/64"]}}"#).unwrap(),
-            wanted
-        );
-        assert_eq!(of(r#""runtimeConfig":{}"#).unwrap(), Vec::<IpAddr>::new());
-        assert_eq!(
-            of(r#""runtimeConfig":{"ips":["10.0.0"]}"#).unwrap_err().code,
-            code::INVALID_CONFIG
-        );
-        assert_eq!(
-            of(r#""runtimeConfig":{"ips":"10.0.0.1"}"#).unwrap_err().code,
-            code::INVALID_CONFIG
-        );
-    }
-
-    #[test]
-    fn what_is_done_otherwise_is_refused_with_key_and_value() {
-        let json = r#"{"cniVersion":"1.0.0","name":"n","ipam":{"type":"host-local"}}"#;
-        let error = Config::parse(json.as_bytes())
-            .unwrap()
-            .check_supported()
-            .unwrap_err();
-        assert_eq!(error.code, code::UNSUPPORTED_FIELD);
-        assert!(
-            error.msg.contains("ipam") && error.msg.contains("host-local"),
-            "{error}"
-        );
-        let json = r#"{"cniVersion":"1.0.0","name":"n","ipam":{},"ipMasq":false}"#;
-        Config::parse(json.as_bytes()).unwrap().check_supported().unwrap();
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

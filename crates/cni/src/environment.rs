@@ -226,6 +226,8 @@ pub struct Args {
     pub pod_name: Option<String>,
     /// `K8S_POD_UID`.
     pub pod_uid: Option<String>,
+    /// `IP`: an address that the pod is to have (CNI CONVENTIONS), as it was written.
+    pub ip: Option<String>,
 }
 
 impl Args {
@@ -246,6 +248,7 @@ impl Args {
                 "K8S_POD_NAMESPACE" => args.pod_namespace = known(),
                 "K8S_POD_NAME" => args.pod_name = known(),
                 "K8S_POD_UID" => args.pod_uid = known(),
+                "IP" => args.ip = known(),
                 // The same as CNI_CONTAINERID.
                 "K8S_POD_INFRA_CONTAINER_ID" => {}
                 "IgnoreUnknown" => match value.to_ascii_lowercase().as_str() {
@@ -323,12 +326,13 @@ mod tests {
     fn args_of_a_runtime() {
         let args = Args::parse(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=3f;\
-             K8S_POD_UID=9d;OTHER=x",
+             K8S_POD_UID=9d;IP=10.0.0.7/24;OTHER=x",
         )
         .unwrap();
         assert_eq!(args.pod_namespace.as_deref(), Some("default"));
         assert_eq!(args.pod_name.as_deref(), Some("web-0"));
         assert_eq!(args.pod_uid.as_deref(), Some("9d"));
+        assert_eq!(args.ip.as_deref(), Some("10.0.0.7/24"));
         assert_eq!(Args::parse("").unwrap(), Args::default());
         for bad in [
             "K8S_POD_NAME",

@@ -39,6 +39,8 @@ pub mod code {
     pub const KERNEL: u32 = 103;
     /// The durable store failed.
     pub const STORE: u32 = 104;
+    /// The attachment is not what its ADD has made; the details list what differs.
+    pub const DIFFERS: u32 = 105;
 }
 
 /// What the plugin prints when it fails.

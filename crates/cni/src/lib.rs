@@ -22,6 +22,7 @@
 //! | `version.rs` | the versions of the protocol |
 //! | `link_name.rs` | the name of the host's side of a pod's link, which follows from the attachment alone |
 //! | `released.rs` | what a DEL leaves for an agent that is down |
+//! | `fault.rs` | where tests can have a step fail; nothing in what is shipped |
 //! | `bin/tombolo-cni/` | the plugin: a file an operation, and the HTTP client |
 //!
 //! The plugin is executed for every pod, so it is small, static and synchronous: it starts in well
@@ -30,17 +31,19 @@
 //! DEL must work when hardly anything else does (the specification calls it best-effort): without
 //! the namespace, without `prevResult`, repeatedly, and without an agent. For the last, see
 //! [`released`].
-//!
-//! CHECK, STATUS and GC are not there yet; the plugin says so with an error.
 
 pub mod agent;
 mod config;
 mod environment;
 pub mod error;
+pub mod fault;
 mod link_name;
 pub mod released;
 mod result;
 mod version;
+
+/// The plugin's program, by the name that configurations call it by.
+pub const PLUGIN_NAME: &str = "tombolo-cni";
 
 pub use config::{CONFIG_MAX, Config};
 pub use environment::{

@@ -1,5 +1,5 @@
-//! What a DEL leaves behind when no agent is there to release the addresses: one small file an
-//! attachment, in the node's state folder.
+//! What a DEL leaves behind when no agent is there to release the addresses: one empty file an
+//! attachment, in the node's state folder. Its name says all, so that there is no half of a record.
 //!
 //! Nothing may fall between plugin and agent, so both keep an order:
 //!
@@ -9,21 +9,19 @@
 //!   record, then accepts.
 //!
 //! So a record is either written before the agent listens, and settled, or its plugin finds the
-//! agent listening. No record outlives the attachment that it is about, which matters if a
-//! runtime uses the same id again.
+//! agent listening. A plugin that is killed may leave its record; the agent therefore also removes it
+//! in every ADD and DEL of the attachment, and in a GC: no record outlives what it is about, which matters
+//! if a runtime uses the same id again.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
 
 use crate::environment::{ContainerId, InterfaceName};
 
 /// An attachment whose link is gone and whose addresses are still held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Released {
     /// The runtime's id of the pod sandbox.
     pub container_id: String,
@@ -39,7 +37,7 @@ pub fn folder(state_dir: &Path) -> PathBuf {
 /// Writes a record; on return it is on the disk. Writing it again is fine.
 ///
 /// # Errors
-/// What the file system says; there is then no record, or the one of before.
+/// What the file system says; there may be a record all the same.
 pub fn write(state_dir: &Path, container_id: &ContainerId, if_name: &InterfaceName) -> io::Result<()> {
     let folder = folder(state_dir);
     DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -47,32 +45,18 @@ pub fn write(state_dir: &Path, container_id: &ContainerId, if_name: &InterfaceNa
         container_id: container_id.as_str().to_owned(),
         if_name: if_name.as_str().to_owned(),
     };
-    let name = file_name(&record);
-    let temporary = folder.join(format!("{name}{TEMPORARY}{}", std::process::id()));
-    let written = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&serde_json::to_vec(&record)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, folder.join(name))?;
-        File::open(&folder)?.sync_all()?;
-        // The folder itself may be new.
-        File::open(state_dir)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(folder.join(file_name(&record)))?.sync_all()?;
+    File::open(&folder)?.sync_all()?;
+    // The folder itself may be new.
+    File::open(state_dir)?.sync_all()
 }
 
-/// All records.
+/// All records. A file of another name is nobody's record, and passed over.
 ///
 /// # Errors
-/// What the file system says, and `InvalidData` for a file that is not a record, with its path.
+/// What the file system says.
 pub fn list(state_dir: &Path) -> io::Result<Vec<Released>> {
     let entries = match fs::read_dir(folder(state_dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -80,24 +64,25 @@ pub fn list(state_dir: &Path) -> io::Result<Vec<Released>> {
     };
     let mut records = Vec::new();
     for entry in entries {
-        let path = entry?.path();
-        if !path.to_string_lossy().ends_with(SUFFIX) {
-            // What a plugin that was killed left of a record not yet written.
-            continue;
+        let name = entry?.file_name();
+        // Neither an id nor what is before the first '@' of a name can hold one.
+        let parts = name.to_str().and_then(|name| name.split_once('@'));
+        let valid = parts.filter(|(container_id, if_name)| {
+            ContainerId::parse(container_id).is_ok() && InterfaceName::parse(if_name).is_ok()
+        });
+        if let Some((container_id, if_name)) = valid {
+            records.push(Released {
+                container_id: container_id.into(),
+                if_name: if_name.into(),
+            });
         }
-        let bytes = match fs::read(&path) {
-            // Its plugin took it back.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            bytes => bytes?,
-        };
-        records.push(serde_json::from_slice(&bytes).map_err(|error| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} is not a record: {error}", path.display()),
-            )
-        })?);
     }
     Ok(records)
+}
+
+/// Whether there is this record.
+pub fn is_there(state_dir: &Path, record: &Released) -> bool {
+    folder(state_dir).join(file_name(record)).exists()
 }
 
 /// Removes a record that is settled; it is fine when there is none.
@@ -112,11 +97,8 @@ pub fn remove(state_dir: &Path, record: &Released) -> io::Result<()> {
     }
 }
 
-const SUFFIX: &str = ".json";
-const TEMPORARY: &str = ".tmp";
-
 fn file_name(record: &Released) -> String {
-    format!("{}@{}{SUFFIX}", record.container_id, record.if_name)
+    format!("{}@{}", record.container_id, record.if_name)
 }
 
 #[cfg(test)]
@@ -129,7 +111,7 @@ mod tests {
         let state = dir.path().join("state");
         assert_eq!(list(&state).unwrap(), []);
         let id = ContainerId::parse(&"a".repeat(200)).unwrap();
-        let name = InterfaceName::parse("fifteen-letters").unwrap();
+        let name = InterfaceName::parse("a@fifteen-bytes").unwrap();
         write(&state, &id, &name).unwrap();
         write(&state, &id, &name).unwrap();
         let records = list(&state).unwrap();
@@ -138,18 +120,20 @@ mod tests {
             (records[0].container_id.as_str(), records[0].if_name.as_str()),
             (id.as_str(), name.as_str())
         );
+        assert!(is_there(&state, &records[0]));
         remove(&state, &records[0]).unwrap();
+        assert!(!is_there(&state, &records[0]));
         remove(&state, &records[0]).unwrap();
         assert_eq!(fs::read_dir(folder(&state)).unwrap().count(), 0);
     }
 
     #[test]
-    fn what_was_never_finished_is_passed_over_and_damage_is_told() {
+    fn what_is_no_record_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(folder(dir.path())).unwrap();
-        fs::write(folder(dir.path()).join("a@eth0.json.tmp17"), "{").unwrap();
+        for name in ["a", "a@", "@eth0", ".a@eth0", "a@sixteen-letters-", "lost+found"] {
+            fs::write(folder(dir.path()).join(name), "{").unwrap();
+        }
         assert_eq!(list(dir.path()).unwrap(), []);
-        fs::write(folder(dir.path()).join("a@eth0.json"), "{").unwrap();
-        assert!(list(dir.path()).unwrap_err().to_string().contains("a@eth0.json"));
     }
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::agent::AddResponse;
+use crate::agent::{AddResponse, CheckRequest, PodRoute};
 use crate::version::Version;
 
 /// The result of an ADD.
@@ -109,6 +109,15 @@ pub struct Dns {
     pub options: Vec<String>,
 }
 
+impl Route {
+    fn in_pod(&self) -> PodRoute {
+        PodRoute {
+            dst: self.dst,
+            gw: self.gw,
+        }
+    }
+}
+
 impl Dns {
     fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -143,6 +152,22 @@ impl AddResult {
             table: None,
             scope: None,
         }));
+    }
+
+    /// What this result lists of the interface `if_name` of the pod whose namespace is at `sandbox`; `None`
+    /// when it does not list that. More than ours is in it when other plugins were in the chain.
+    pub fn expected(&self, if_name: &str, sandbox: &str) -> Option<CheckRequest> {
+        let ours = |interface: &Interface| {
+            interface.name == if_name && interface.sandbox.as_deref() == Some(sandbox)
+        };
+        let index = self.interfaces.iter().position(ours)?;
+        let addresses = self.ips.iter().filter(|ip| ip.interface == Some(index));
+        Some(CheckRequest {
+            netns: sandbox.to_owned(),
+            mac: self.interfaces[index].mac.clone().filter(|mac| !mac.is_empty()),
+            addresses: addresses.map(|ip| ip.address).collect(),
+            routes: self.routes.iter().map(Route::in_pod).collect(),
+        })
     }
 
     /// The JSON document of this result in `version`.

@@ -81,6 +81,27 @@ impl Target<'_> {
         failed(what, self.hook, self.device, source)
     }
 
+    /// Whether a program is attached there, by what is pinned.
+    pub fn is_attached(&self) -> Result<bool> {
+        let pinned = match bpf::open(self.pin, false) {
+            Ok(pinned) => pinned,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => {
+                return Err(Error::Pin {
+                    what: "open",
+                    path: self.pin.to_owned(),
+                    source,
+                });
+            }
+        };
+        match link::state(pinned.as_fd()) {
+            Some(state) => Ok(state.ifindex == self.ifindex),
+            None => {
+                clsact::is_attached(self.ifindex, direction(self.hook)).map_err(|e| self.error("look at", e))
+            }
+        }
+    }
+
     /// Attaches the program where none is attached; replaces the one that is there, if so wanted.
     pub fn attach(&self, tcx: bool, replace: bool) -> Result<()> {
         if let Some(attached) = self.attached(Some(self.ifindex))? {
@@ -174,6 +195,16 @@ impl Target<'_> {
             source,
         })
     }
+}
+
+/// Whether what is pinned there is a link at the device of that index.
+pub fn is_at(pin: &Path, ifindex: u32) -> Result<bool> {
+    let pinned = bpf::open(pin, false).map_err(|source| Error::Pin {
+        what: "open",
+        path: pin.to_owned(),
+        source,
+    })?;
+    Ok(link::state(pinned.as_fd()).is_some_and(|state| state.ifindex == ifindex))
 }
 
 /// Detaches what is pinned there; fine if the device is gone.

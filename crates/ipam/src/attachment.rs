@@ -44,6 +44,9 @@ pub struct Attachment {
     pub owner: Owner,
     /// The path of the pod's network namespace.
     pub netns: PathBuf,
+    /// The name of the network that it is an attachment to, where the runtime told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// The pod, where the runtime told it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodRef>,
@@ -62,6 +65,8 @@ pub struct Request {
     pub owner: Owner,
     /// The path of the pod's network namespace.
     pub netns: PathBuf,
+    /// The name of the network that it is to be an attachment to, where the runtime told it.
+    pub network: Option<String>,
     /// The pod, where the runtime told it.
     pub pod: Option<PodRef>,
     /// The pod's MAC address.

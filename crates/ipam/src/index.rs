@@ -191,6 +191,7 @@ impl Index {
         let attachment = Attachment {
             owner: request.owner.clone(),
             netns: request.netns.clone(),
+            network: request.network.clone(),
             pod: request.pod.clone(),
             mac: request.mac,
             mtu: request.mtu,

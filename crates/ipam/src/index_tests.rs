@@ -27,6 +27,7 @@ fn request(number: u8, families: &[Family], addresses: &[IpAddr]) -> Request {
     Request {
         owner: owner(number),
         netns: PathBuf::from("/run/netns/x"),
+        network: None,
         pod: None,
         mac: [2, 0, 0, 0, 0, number],
         mtu: 1450,

@@ -12,6 +12,7 @@ fn request(number: usize) -> Request {
             ifname: "eth0".into(),
         },
         netns: "/run/netns/x".into(),
+        network: None,
         pod: None,
         mac: [2; 6],
         mtu: 1450,

@@ -194,6 +194,7 @@ fn step(store: &AddressStore, number: u64) {
     let request = Request {
         owner,
         netns: PathBuf::from("/run/netns/x"),
+        network: None,
         pod: None,
         mac: [2; 6],
         mtu: 1450,

@@ -33,6 +33,7 @@ fn request(name: &str) -> Request {
     Request {
         owner: owner(name),
         netns: PathBuf::from("/run/netns/x"),
+        network: None,
         pod: Some(PodRef {
             namespace: "default".into(),
             name: name.into(),

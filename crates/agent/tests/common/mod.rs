@@ -3,7 +3,7 @@
 //! The node is a network namespace with an uplink to another one, which stands for the network around the
 //! cluster. Its state, its socket and its bpffs are folders of its own. The agent and the plugin are the real
 //! programs, started inside.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,24 +12,29 @@
 )]
 
 mod api;
+pub mod fabric;
+mod faults;
+mod plugin;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tombolo_cni::HOST_LINK_PREFIX;
+use tombolo_cni::{HOST_LINK_PREFIX, fault};
 use tombolo_netlink::{ROUTE_PROTOCOL, Route};
 use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for};
 
 pub use api::Api;
+pub use plugin::{Added, Call, answer, plugin, silence};
 
 /// How long anything may take on a machine that does other things too.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -47,9 +52,12 @@ pub const NODE_ADDRESSES: [&str; 2] = ["172.20.1.11", "fd00:20:1::11"];
 pub struct Node {
     // The first to go, while all that it needs is still there.
     agent: Option<Process>,
+    name: String,
     pub namespace: TestNamespace,
-    pub outside: TestNamespace,
-    pub api: Api,
+    pub outside: Arc<TestNamespace>,
+    pub api: Arc<Api>,
+    /// More arguments of the agent, from its next start on.
+    pub agent_args: Vec<OsString>,
     bpffs: Bpffs,
     folder: tempfile::TempDir,
 }
@@ -88,30 +96,53 @@ impl Node {
             };
             netlink.replace_route(&route).unwrap();
         }
+        let api = Arc::new(Api::start(&namespace, blocks));
+        Self::with(NODE, namespace, Arc::new(outside), api)
+    }
+
+    /// A machine that is to be a node: its state and its bpffs are empty.
+    pub fn with(name: &str, namespace: TestNamespace, outside: Arc<TestNamespace>, api: Arc<Api>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let api = Api::start(&namespace, blocks);
         std::fs::write(folder.path().join("kubeconfig"), api.kubeconfig()).unwrap();
         Self {
+            agent: None,
+            name: name.into(),
             namespace,
             outside,
             api,
             bpffs: Bpffs::new(),
             folder,
-            agent: None,
+            agent_args: Vec::new(),
         }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Starts the agent.
     pub fn start_agent(&mut self) {
         assert!(self.agent.is_none(), "the agent runs");
-        self.agent = Some(self.another_agent());
+        self.run_agent(self.another_agent());
+    }
+
+    /// Takes over an agent that was started.
+    pub fn run_agent(&mut self, agent: Process) {
+        assert!(self.agent.is_none(), "the agent runs");
+        self.agent = Some(agent);
     }
 
     /// Starts an agent, whether or not one runs.
     pub fn another_agent(&self) -> Process {
+        Process::spawn(&mut self.agent_command(&self.pins()))
+    }
+
+    /// What starts an agent that pins there.
+    pub fn agent_command(&self, pins: &Path) -> Command {
         let mut command = self.namespace.command(env!("CARGO_BIN_EXE_tombolo-agent"));
         command
-            .args(["--node", NODE, "--metrics", METRICS])
+            .args(["--node", &self.name, "--metrics", METRICS])
             .arg("--kubeconfig")
             .arg(self.folder.path().join("kubeconfig"))
             .arg("--state-dir")
@@ -119,9 +150,11 @@ impl Node {
             .arg("--socket")
             .arg(self.socket())
             .arg("--bpffs")
-            .arg(self.pins())
+            .arg(pins)
+            .args(&self.agent_args)
+            .env(fault::FILE, self.fault_file())
             .stdin(Stdio::null());
-        Process::spawn(&mut command)
+        command
     }
 
     /// Ends the agent, for which another one has been started.
@@ -156,6 +189,14 @@ impl Node {
         let mut agent = self.agent.take().expect("the agent runs");
         agent.signal(signal);
         agent.wait(DEADLINE);
+    }
+
+    /// All that a reboot leaves is what is on the disk. The agent has ended, and the API server is elsewhere.
+    pub fn reboot(&mut self, pods: Vec<Pod>) {
+        assert!(self.agent.is_none(), "the agent runs");
+        drop(pods);
+        self.namespace = TestNamespace::new(&self.name);
+        self.bpffs = Bpffs::new();
     }
 
     /// From its next start on, the agent finds nobody where the API server was.
@@ -218,71 +259,6 @@ impl Node {
         let (status, body) = self.request("GET", path, b"").unwrap();
         assert_eq!(status, 200, "{path}: {body}");
         body
-    }
-
-    /// Runs the plugin, as a runtime does.
-    pub fn plugin(&self, command: &str, container: &str, netns: &Path) -> Output {
-        let config = json!({
-            "cniVersion": "1.0.0", "name": "tombolo", "type": "tombolo-cni",
-            "socket": self.socket(), "stateDir": self.state_dir(),
-        });
-        let mut child = self
-            .namespace
-            .command(plugin())
-            .env_clear()
-            .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", container)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_NETNS", netns)
-            .env("CNI_PATH", plugin().parent().unwrap())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(config.to_string().as_bytes())
-            .unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    /// ADD for a pod: the result, or the error.
-    pub fn add(&self, pod: &Pod) -> Result<Added, Value> {
-        let output = self.plugin("ADD", &pod.id, &pod.namespace.path());
-        let printed: Value = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)));
-        if !output.status.success() {
-            return Err(printed);
-        }
-        let ips = printed["ips"].as_array().unwrap().iter();
-        let address = |ip: &Value| {
-            ip["address"]
-                .as_str()
-                .unwrap()
-                .split_once('/')
-                .unwrap()
-                .0
-                .parse()
-                .unwrap()
-        };
-        Ok(Added {
-            addresses: ips.map(address).collect(),
-            printed,
-        })
-    }
-
-    /// DEL for a pod, which must succeed.
-    pub fn del(&self, pod: &Pod) {
-        let output = self.plugin("DEL", &pod.id, &pod.namespace.path());
-        assert!(
-            output.status.success(),
-            "DEL {}: {}",
-            pod.id,
-            String::from_utf8_lossy(&output.stdout)
-        );
     }
 
     /// What there is of pods in the kernel and in the agent's folders.
@@ -382,43 +358,4 @@ impl Pod {
             namespace: TestNamespace::new("pod"),
         }
     }
-}
-
-/// What an ADD has given.
-#[derive(Clone, Debug)]
-pub struct Added {
-    pub addresses: Vec<IpAddr>,
-    pub printed: Value,
-}
-
-impl Added {
-    pub fn address(&self, v4: bool) -> IpAddr {
-        *self
-            .addresses
-            .iter()
-            .find(|a| a.is_ipv4() == v4)
-            .expect("an address of the family")
-    }
-}
-
-/// The plugin, built as a runtime would find it.
-pub fn plugin() -> &'static Path {
-    static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
-    PLUGIN.get_or_init(|| {
-        // Cargo builds no programs of other packages for a test.
-        let built = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "tombolo-cni",
-                "--bin",
-                "tombolo-cni",
-            ])
-            .status()
-            .unwrap();
-        assert!(built.success(), "cargo cannot build the plugin");
-        let agent = Path::new(env!("CARGO_BIN_EXE_tombolo-agent"));
-        agent.with_file_name("tombolo-cni")
-    })
 }

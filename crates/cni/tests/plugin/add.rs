@@ -73,6 +73,7 @@ fn the_agent_hears_what_the_runtime_said() {
     let request = agent.requests()[0].add();
     assert_eq!(request.container_id, "3f1c0de");
     assert_eq!(request.if_name, "eth0");
+    assert_eq!(request.network.as_deref(), Some("tombolo"));
     assert_eq!(request.netns, node.pod.path().display().to_string());
     assert_eq!(request.pod_namespace.as_deref(), Some("shop"));
     assert_eq!(request.pod_name.as_deref(), Some("web-0"));
@@ -82,6 +83,39 @@ fn the_agent_hears_what_the_runtime_said() {
         ["10.244.1.7".parse::<std::net::IpAddr>().unwrap()]
     );
     assert!(request.egress_limit);
+}
+
+#[test]
+fn an_address_may_be_asked_for_by_an_argument() {
+    let node = Node::new();
+    let agent = Agent::start(&node.socket(), healthy);
+    let mut environment = node.environment("ADD");
+    environment[4].1 = "IP=10.244.1.9/24".into();
+    let config = node.config("1.0.0", json!({}));
+    run(plugin(), &environment, config.as_bytes()).success();
+    let asked = agent.requests()[0].add().requested_ips;
+    assert_eq!(asked, ["10.244.1.9".parse::<std::net::IpAddr>().unwrap()]);
+    environment[4].1 = "IP=ten".into();
+    run(plugin(), &environment, config.as_bytes()).error(7, "1.0.0");
+    assert_eq!(agent.requests().len(), 1);
+}
+
+#[test]
+fn a_result_without_addresses_goes_before_ours() {
+    // What `tuning` and its like hand on when nobody before them gave an address.
+    let node = Node::new();
+    let _agent = Agent::start(&node.socket(), healthy);
+    let before = json!({
+        "cniVersion": "1.0.0",
+        "interfaces": [{ "name": "lo", "mac": "00:00:00:00:00:00", "sandbox": node.pod.path() }],
+        "ips": null, "dns": {},
+    });
+    let config = node.config("1.0.0", json!({ "prevResult": before }));
+    let document = run(plugin(), &node.environment("ADD"), config.as_bytes()).success();
+    assert_eq!(document["interfaces"][0]["name"], "lo");
+    assert_eq!(document["interfaces"][2]["name"], "eth0");
+    assert_eq!(document["ips"][0]["interface"], 2);
+    assert_eq!(document["ips"].as_array().unwrap().len(), 2);
 }
 
 #[test]

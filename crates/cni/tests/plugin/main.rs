@@ -10,6 +10,9 @@
 mod add;
 mod agent;
 mod bad_input;
+mod check;
 mod del;
-mod other_commands;
+mod gc;
 mod run;
+mod status;
+mod version;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tombolo_cni::agent::{AddRequest, AddResponse, ENDPOINTS_PATH, endpoint_path};
 use tombolo_cni::error::{Error, Result, code};
+use tombolo_cni::fault::{self, PluginStep};
 use tombolo_cni::{Config, invalid};
 use tombolo_netlink::Namespace;
 
@@ -24,25 +25,24 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
     config.check_supported()?;
     let prev_result = config.prev_result()?;
     let dns = config.dns()?;
-    let requested_ips = config.requested_ips()?;
+    let requested_ips = config.requested_ips(args.ip.as_deref())?;
     let egress_limit = config.egress_limit()?;
     check_namespace(&netns)?;
+    fault::at(PluginStep::AddChecked)?;
 
     let sandbox = netns.to_string_lossy().into_owned();
     let request = AddRequest {
         container_id: container_id.to_string(),
         if_name: if_name.to_string(),
         netns: sandbox.clone(),
+        network: Some(config.name.clone()),
         pod_namespace: args.pod_namespace,
         pod_name: args.pod_name,
         pod_uid: args.pod_uid,
         requested_ips,
         egress_limit,
     };
-    let client = Client {
-        socket: &config.socket,
-        timeout: config.timeout,
-    };
+    let client = Client::of(&config);
     let undo = |error: Error| {
         // Without success the runtime follows with a DEL, which reports what fails here.
         let path = endpoint_path(container_id.as_str(), if_name.as_str());
@@ -54,6 +54,7 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
         Err(failure @ Failure::Nonsense { .. }) => return Err(undo(failure.into())),
         made => made?,
     };
+    fault::at(PluginStep::AddAnswered).map_err(|fault| undo(fault.into()))?;
     let mut result = prev_result.unwrap_or_default();
     result.append(made, &sandbox);
     if dns != Default::default() {
@@ -63,13 +64,12 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
 }
 
 fn ask(client: &Client<'_>, request: &AddRequest) -> Result<AddResponse, Failure> {
-    let body = serde_json::to_vec(request).map_err(|error| client.nonsense(error))?;
-    let answer = client.exchange("POST", ENDPOINTS_PATH, &body)?;
+    let answer = client.post(ENDPOINTS_PATH, request)?;
     serde_json::from_slice(&answer).map_err(|error| client.nonsense(error))
 }
 
 /// The specification leaves the namespace to the plugin; ours would lose its own connectivity.
-fn check_namespace(path: &Path) -> Result<()> {
+pub fn check_namespace(path: &Path) -> Result<()> {
     let text = path.to_string_lossy();
     let unusable =
         |error: tombolo_netlink::Error| invalid("CNI_NETNS", &text, &format!("is not usable: {error}"));

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
+use serde::Serialize;
+use tombolo_cni::Config;
 use tombolo_cni::agent::ErrorBody;
 use tombolo_cni::error::{Error, code};
 
@@ -35,7 +37,21 @@ pub enum Failure {
     Refused(ErrorBody),
 }
 
-impl Client<'_> {
+impl<'a> Client<'a> {
+    /// As the configuration has it.
+    pub fn of(config: &'a Config) -> Self {
+        Self {
+            socket: &config.socket,
+            timeout: config.timeout,
+        }
+    }
+
+    /// Sends a request in JSON, and returns the body of the answer with status 200.
+    pub fn post(&self, path: &str, request: &impl Serialize) -> Result<Vec<u8>, Failure> {
+        let body = serde_json::to_vec(request).map_err(|error| self.nonsense(error))?;
+        self.exchange("POST", path, &body)
+    }
+
     /// Sends a request and returns the body of the answer with status 200.
     pub fn exchange(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let deadline = Instant::now() + self.timeout;

@@ -3,6 +3,7 @@
 
 use tombolo_cni::agent::endpoint_path;
 use tombolo_cni::error::{Error, Result, code};
+use tombolo_cni::fault::{self, PluginStep};
 use tombolo_cni::released::{self, Released};
 use tombolo_cni::{Config, ContainerId, InterfaceName, host_link_name};
 use tombolo_netlink::Netlink;
@@ -14,20 +15,20 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
     let container_id = environment.container_id()?;
     let if_name = environment.interface_name()?;
     let config = Config::parse(stdin)?;
+    fault::at(PluginStep::DelChecked)?;
 
     match ask(&config, &container_id, &if_name) {
         Err(Failure::Down { .. }) => without_agent(&config, &container_id, &if_name),
-        other => Ok(other?),
+        other => {
+            other?;
+            Ok(fault::at(PluginStep::DelAnswered)?)
+        }
     }
 }
 
 fn ask(config: &Config, container_id: &ContainerId, if_name: &InterfaceName) -> Result<(), Failure> {
-    let client = Client {
-        socket: &config.socket,
-        timeout: config.timeout,
-    };
     let path = endpoint_path(container_id.as_str(), if_name.as_str());
-    client.exchange("DELETE", &path, &[]).map(drop)
+    Client::of(config).exchange("DELETE", &path, &[]).map(drop)
 }
 
 /// The order is that of [`released`].
@@ -42,8 +43,13 @@ fn without_agent(config: &Config, container_id: &ContainerId, if_name: &Interfac
             ),
         )
     })?;
+    fault::at(PluginStep::DelRecorded)?;
     match ask(config, container_id, if_name) {
-        Err(Failure::Down { .. }) => remove_link(&host_link_name(container_id.as_str(), if_name.as_str())),
+        Err(Failure::Down { .. }) => {
+            fault::at(PluginStep::DelAskedAgain)?;
+            remove_link(&host_link_name(container_id.as_str(), if_name.as_str()))?;
+            Ok(fault::at(PluginStep::DelLinkRemoved)?)
+        }
         other => {
             let record = Released {
                 container_id: container_id.to_string(),

@@ -5,15 +5,19 @@
 //! and exits with 1. Both go to stdout, since that is what runtimes read; stderr stays empty.
 
 mod add;
+mod check;
 mod client;
 mod del;
+mod gc;
 mod input;
+mod status;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tombolo_cni::error::{Error, Result, code};
-use tombolo_cni::{Command, Config, Environment, Version, VersionInfo, invalid};
+use tombolo_cni::{Command, Config, Environment, Version, VersionInfo};
 
 fn main() -> ExitCode {
     let environment: add::Environment = Environment::new(|name| std::env::var_os(name));
@@ -31,39 +35,50 @@ fn main() -> ExitCode {
 /// `version` becomes the one that an error is to be printed in.
 fn run(environment: &add::Environment, version: &mut Version) -> Result<()> {
     let command = environment.command()?;
-    if command == Command::Version {
+    let stdin = match input::read_stdin(patience(command)) {
         // Runtimes pass a version on stdin, but the answer is due also where they do not.
-        let stdin = input::read_stdin(input::VERSION_PATIENCE).unwrap_or_default();
-        return print_document(&VersionInfo::new(Config::version_for_errors(&stdin)));
-    }
-    let stdin = input::read_stdin(input::PATIENCE)?;
+        Err(_) if command == Command::Version => Vec::new(),
+        stdin => stdin?,
+    };
     *version = Config::version_for_errors(&stdin);
     match command {
+        Command::Version => print_document(&VersionInfo::new(*version)),
         Command::Add => add::run(environment, &stdin),
         Command::Del => del::run(environment, &stdin),
-        Command::Check => Err(not_yet(command, &Config::parse(&stdin)?, Version::V0_4_0)),
-        _ => Err(not_yet(command, &Config::parse(&stdin)?, Version::V1_1_0)),
+        Command::Check => {
+            require(Version::V0_4_0, command, &stdin)?;
+            check::run(environment, &stdin)
+        }
+        Command::Status => {
+            require(Version::V1_1_0, command, &stdin)?;
+            status::run(&stdin)
+        }
+        Command::Gc => {
+            require(Version::V1_1_0, command, &stdin)?;
+            gc::run(&stdin)
+        }
     }
 }
 
-fn not_yet(command: Command, config: &Config, since: Version) -> Error {
-    let command = command.as_str();
-    if config.version < since {
-        return Error::new(
-            code::INCOMPATIBLE_VERSION,
-            format!("CNI version {} has no {command}", config.version),
-            format!(
-                "{command} came with {since}; set the configuration's \"cniVersion\" to that or a later one"
-            ),
-        );
+fn patience(command: Command) -> Duration {
+    match command {
+        Command::Version => input::VERSION_PATIENCE,
+        _ => input::PATIENCE,
     }
-    let mut error = invalid(
-        "CNI_COMMAND",
-        command,
-        "is not supported yet; ADD, DEL and VERSION are",
-    );
-    error.msg = format!("CNI_COMMAND {command} is not supported yet");
-    error
+}
+
+/// Refuses an operation that the configuration's version does not have.
+fn require(since: Version, command: Command, stdin: &[u8]) -> Result<()> {
+    let version = Config::parse(stdin)?.version;
+    if version >= since {
+        return Ok(());
+    }
+    let command = command.as_str();
+    Err(Error::new(
+        code::INCOMPATIBLE_VERSION,
+        format!("CNI version {version} has no {command}"),
+        format!("{command} came with {since}; set the configuration's \"cniVersion\" to that or a later one"),
+    ))
 }
 
 fn print_document(document: &impl serde::Serialize) -> Result<()> {

@@ -1,0 +1,169 @@
+use super::*;
+
+fn code_of(json: &str) -> u32 {
+    Config::parse(json.as_bytes()).unwrap_err().code
+}
+
+#[test]
+fn errors_have_their_codes() {
+    for (json, expected) in [
+        ("", code::DECODING),
+        ("[]", code::DECODING),
+        (r#"{"cniVersion":"1.0.0","name":"n""#, code::DECODING),
+        (r#"{"cniVersion":1,"name":"n"}"#, code::DECODING),
+        (
+            r#"{"cniVersion":"1.0.0","cniVersions":"1.1.0","name":"n"}"#,
+            code::DECODING,
+        ),
+        (r#"{"cniVersion":"1.0.0"}"#, code::INVALID_CONFIG),
+        (r#"{"cniVersion":"1.0.0","name":"../n"}"#, code::INVALID_CONFIG),
+        (
+            r#"{"cniVersion":"1.0.0","name":"n","socket":"run"}"#,
+            code::INVALID_CONFIG,
+        ),
+        (
+            r#"{"cniVersion":"1.0.0","name":"n","timeoutSeconds":0}"#,
+            code::INVALID_CONFIG,
+        ),
+        (r#"{"name":"n"}"#, code::INCOMPATIBLE_VERSION),
+        (r#"{"cniVersion":"0.2.0","name":"n"}"#, code::INCOMPATIBLE_VERSION),
+        (r#"{"cniVersion":"2.0.0","name":"n"}"#, code::INCOMPATIBLE_VERSION),
+    ] {
+        assert_eq!(code_of(json), expected, "{json}");
+    }
+}
+
+#[test]
+fn several_versions_may_be_listed() {
+    let json = r#"{"cniVersion":"1.0.0","cniVersions":["1.0.0","1.1.0","9.9.9"],"name":"n"}"#;
+    let config = Config::parse(json.as_bytes()).unwrap();
+    assert_eq!(config.version, Version::V1_0_0);
+    assert_eq!(config.socket, Path::new(DEFAULT_SOCKET));
+    assert_eq!(
+        Config::version_for_errors(br#"{"cniVersion":"0.4.0"}"#),
+        Version::V0_4_0
+    );
+    assert_eq!(Config::version_for_errors(b"nonsense"), Version::V1_1_0);
+}
+
+#[test]
+fn a_limit_on_what_the_pod_sends_is_a_rate() {
+    let of = |runtime_config: &str| {
+        let json = format!(r#"{{"cniVersion":"1.0.0","name":"n","runtimeConfig":{runtime_config}}}"#);
+        Config::parse(json.as_bytes()).unwrap().egress_limit()
+    };
+    for (runtime_config, expected) in [
+        ("null", false),
+        ("{}", false),
+        (r#"{"bandwidth":{"ingressRate":1000}}"#, false),
+        (r#"{"bandwidth":{"ingressRate":1000,"egressRate":0}}"#, false),
+        (r#"{"bandwidth":{"egressRate":1000,"egressBurst":1000}}"#, true),
+    ] {
+        assert_eq!(of(runtime_config).unwrap(), expected, "{runtime_config}");
+    }
+    assert_eq!(
+        of(r#"{"bandwidth":{"egressRate":"1M"}}"#).unwrap_err().code,
+        code::INVALID_CONFIG
+    );
+}
+
+#[test]
+fn addresses_may_be_requested_in_both_ways() {
+    let of = |rest: &str| {
+        let json = format!(r#"{{"cniVersion":"1.0.0","name":"n",{rest}}}"#);
+        Config::parse(json.as_bytes()).unwrap().requested_ips(None)
+    };
+    let wanted: Vec<IpAddr> = vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
+    assert_eq!(
+        of(r#""runtimeConfig":{"ips":["10.0.0.7/24","fd00::7"]}"#).unwrap(),
+        wanted
+    );
+    assert_eq!(
+        of(r#""args":{"cni":{"ips":["10.0.0.7","fd00::7/64"]}}"#).unwrap(),
+        wanted
+    );
+    assert_eq!(of(r#""runtimeConfig":{}"#).unwrap(), Vec::<IpAddr>::new());
+    assert_eq!(
+        of(r#""runtimeConfig":{"ips":["10.0.0"]}"#).unwrap_err().code,
+        code::INVALID_CONFIG
+    );
+    assert_eq!(
+        of(r#""runtimeConfig":{"ips":"10.0.0.1"}"#).unwrap_err().code,
+        code::INVALID_CONFIG
+    );
+}
+
+#[test]
+fn the_newer_way_of_requesting_addresses_wins() {
+    let of = |rest: &str| {
+        let json = format!(r#"{{"cniVersion":"1.0.0","name":"n"{rest}}}"#);
+        Config::parse(json.as_bytes())
+            .unwrap()
+            .requested_ips(Some("10.0.0.3/24"))
+    };
+    let one = |text: &str| -> Vec<IpAddr> { vec![text.parse().unwrap()] };
+    assert_eq!(of("").unwrap(), one("10.0.0.3"));
+    assert_eq!(of(r#","runtimeConfig":{"ips":null}"#).unwrap(), one("10.0.0.3"));
+    assert_eq!(
+        of(r#","args":{"cni":{"ips":["10.0.0.2"]}}"#).unwrap(),
+        one("10.0.0.2")
+    );
+    let both = r#","args":{"cni":{"ips":["10.0.0.2"]}},"runtimeConfig":{"ips":["10.0.0.1"]}"#;
+    assert_eq!(of(both).unwrap(), one("10.0.0.1"));
+    let config = Config::parse(br#"{"cniVersion":"1.0.0","name":"n"}"#).unwrap();
+    assert_eq!(
+        config.requested_ips(Some("ten")).unwrap_err().code,
+        code::INVALID_CONFIG
+    );
+}
+
+#[test]
+fn a_gc_keeps_what_either_key_lists() {
+    let of = |rest: &str| {
+        let json = format!(r#"{{"cniVersion":"1.1.0","name":"n"{rest}}}"#);
+        Config::parse(json.as_bytes()).unwrap().valid_attachments()
+    };
+    let name = |id: &str| AttachmentName {
+        container_id: id.into(),
+        ifname: "eth0".into(),
+    };
+    let a = r#"{"containerID":"a","ifname":"eth0"}"#;
+    let b = r#"{"containerID":"b","ifname":"eth0"}"#;
+    assert_eq!(
+        of(&format!(r#","cni.dev/valid-attachments":[{a}]"#)).unwrap(),
+        [name("a")]
+    );
+    assert_eq!(
+        of(&format!(r#","cni.dev/attachments":[{a},{b}]"#)).unwrap(),
+        [name("a"), name("b")]
+    );
+    let both = format!(r#","cni.dev/valid-attachments":[{a}],"cni.dev/attachments":[{b}]"#);
+    assert_eq!(of(&both).unwrap(), [name("a"), name("b")]);
+    for nothing in ["[]", "null"] {
+        let keys = format!(r#","cni.dev/valid-attachments":{nothing}"#);
+        assert_eq!(of(&keys).unwrap(), []);
+    }
+    assert_eq!(of("").unwrap_err().code, code::INVALID_CONFIG);
+    for bad in ["{}", "7", r#"["a"]"#, r#"[{"containerID":"a"}]"#, "[null]"] {
+        let keys = format!(r#","cni.dev/valid-attachments":{bad}"#);
+        assert_eq!(of(&keys).unwrap_err().code, code::DECODING, "{bad}");
+        let keys = format!(r#","cni.dev/valid-attachments":[],"cni.dev/attachments":{bad}"#);
+        assert_eq!(of(&keys).unwrap_err().code, code::DECODING, "{bad}");
+    }
+}
+
+#[test]
+fn what_is_done_otherwise_is_refused_with_key_and_value() {
+    let json = r#"{"cniVersion":"1.0.0","name":"n","ipam":{"type":"host-local"}}"#;
+    let error = Config::parse(json.as_bytes())
+        .unwrap()
+        .check_supported()
+        .unwrap_err();
+    assert_eq!(error.code, code::UNSUPPORTED_FIELD);
+    assert!(
+        error.msg.contains("ipam") && error.msg.contains("host-local"),
+        "{error}"
+    );
+    let json = r#"{"cniVersion":"1.0.0","name":"n","ipam":{},"ipMasq":false}"#;
+    Config::parse(json.as_bytes()).unwrap().check_supported().unwrap();
+}
