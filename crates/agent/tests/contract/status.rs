@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tombolo_abi::Hook;
+use tombolo_cni::host_link_name;
 use tombolo_testkit::wait_for_some;
 
 use super::check::{forget, with_tables};
