@@ -110,7 +110,7 @@ fn run(hook: Hook, gso_size: u32, frame: &[u8]) -> Corpus {
     assert_eq!(counter.bytes - earlier.bytes, frame.len() as u64, "{outcome:?}");
     SEEN[slot(hook, *outcome) as usize].store(1, Ordering::Relaxed);
     verdict_fits(hook, *outcome, run.action);
-    frame_fits(*outcome, run.action, frame, &run.frame);
+    frame_fits(hook, *outcome, run.action, frame, &run.frame);
     addresses_fit(hook, *outcome, frame);
     // Looking through the whole table takes longer than all else.
     if RUNS.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
@@ -135,7 +135,7 @@ fn verdict_fits(hook: Hook, outcome: Outcome, action: i32) {
     assert!(wanted.contains(&action), "{action} for {outcome:?} at {hook:?}");
 }
 
-fn frame_fits(outcome: Outcome, action: i32, sent: &[u8], left: &[u8]) {
+fn frame_fits(hook: Hook, outcome: Outcome, action: i32, sent: &[u8], left: &[u8]) {
     match action {
         NEXT => assert_eq!(left, sent, "{outcome:?}"),
         REDIRECT if outcome.is_drop() => {
@@ -144,16 +144,18 @@ fn frame_fits(outcome: Outcome, action: i32, sent: &[u8], left: &[u8]) {
             assert!(sent[ETH..].starts_with(&error.quote), "{error:?}");
         }
         REDIRECT => {
-            // Ethernet addresses aside, the hop is counted and nothing else is different.
+            // Ethernet addresses aside, the hop is counted (by the stack, of what it has forwarded to an uplink) and
+            // nothing else is different.
+            let hops = u8::from(hook != Hook::ToUplink);
             let mut wanted = sent.to_vec();
             wanted[..12].copy_from_slice(&left[..12]);
             if sent[12..14] == [8, 0] {
                 let header = |frame: &[u8]| checksum(&[&frame[ETH..][..usize::from(frame[ETH] & 15) * 4]]);
                 assert_eq!(header(left) == 0, header(sent) == 0, "the header's checksum");
-                wanted[ETH + 8] -= 1;
+                wanted[ETH + 8] -= hops;
                 wanted[ETH + 10..ETH + 12].copy_from_slice(&left[ETH + 10..ETH + 12]);
             } else {
-                wanted[ETH + 7] -= 1;
+                wanted[ETH + 7] -= hops;
             }
             assert_eq!(left, wanted, "{outcome:?}");
         }
