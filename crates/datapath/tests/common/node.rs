@@ -185,10 +185,18 @@ impl Node {
     }
 }
 
-/// A socket in a namespace, that gives up in the end.
+/// A socket in a namespace, that gives up in the end. Its address may be taken by a socket of before for a moment:
+/// the children that other tests start hold a copy of all that is open, until they execute their program.
 pub fn listen(place: &Other, address: &str, port: u16) -> UdpSocket {
     let address = SocketAddr::new(ip(address), port);
-    place.run(move || timed(UdpSocket::bind(address).unwrap()))
+    place.run(move || {
+        let mut bound = None;
+        eventually("binding a socket", || {
+            bound = Some(UdpSocket::bind(address).map_err(|error| format!("{address}: {error}"))?);
+            Ok(())
+        });
+        timed(bound.unwrap())
+    })
 }
 
 pub fn timed(socket: UdpSocket) -> UdpSocket {
