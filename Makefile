@@ -7,10 +7,10 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # The agent, the lab and the tests make namespaces, devices and eBPF programs.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$(HOME)/.cargo/bin:$$PATH")
 
-.PHONY: help build demo test test-all bpf bpf-check bench lint
+.PHONY: help build demo test test-all test-kernels fuzz bpf bpf-check bench lint
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: ## Build the binaries `tombolo` and `tombolo-cni`
 	@scripts/require build
@@ -28,6 +28,14 @@ test: build ## Run all tests (as root, in namespaces of their own)
 test-all: build ## Run all tests in their long forms: histories, kills and upgrades by the hundred
 	@scripts/require run test
 	$(AS_ROOT) env TOMBOLO_LONG=1 $(CARGO) test
+
+test-kernels: build ## Run the tests that meet the kernel on the oldest one, Linux 6.1, in a virtual machine
+	@scripts/require run test kernels
+	scripts/test-kernels
+
+fuzz: ## Run each fuzz target for ten seconds (SECONDS=... for longer)
+	@scripts/require build run test fuzz
+	$(AS_ROOT) scripts/fuzz $(or $(SECONDS),10)
 
 lint: ## Formatting, clippy and licences
 	@scripts/require build lint

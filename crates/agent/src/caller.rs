@@ -13,6 +13,11 @@ use tokio::net::UnixListener;
 pub struct Caller(Option<Arc<OwnedFd>>);
 
 impl Caller {
+    /// One without a connection, who never goes.
+    pub const fn always_there() -> Self {
+        Self(None)
+    }
+
     /// Whether it has closed the connection, as its end does: nobody will hear the answer. Asks the kernel, so
     /// what has happened before counts, whether or not the async runtime has come to see it.
     pub fn is_gone(&self) -> bool {

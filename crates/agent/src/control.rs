@@ -172,11 +172,11 @@ impl Control {
         if let Err(error) = self.offer(&desired) {
             errors.push(error);
         }
-        desired.warnings.extend(self.outside_blocks(&desired));
         match self.install(installer, &desired) {
             Ok(warnings) => desired.warnings.extend(warnings),
             Err(error) => errors.push(error.into()),
         }
+        desired.warnings.extend(self.outside_blocks(&desired));
         self.metrics.reconcile_errors.inc_by(errors.len() as u64);
         let status = status::of(&desired, &local, &snapshot.network, &errors, &last);
         let failed = !errors.is_empty();
@@ -230,6 +230,15 @@ impl Control {
         Ok((desired, local))
     }
 
+    /// Lets the runtime find the plugin; the configuration as soon as it would find an agent that serves.
+    fn install(&self, installer: &mut Installer, desired: &Desired) -> Result<Vec<String>, install::Error> {
+        installer.install_plugin()?;
+        if desired.blocks.is_empty() || self.settings.borrow().is_none() {
+            return Ok(Vec::new());
+        }
+        installer.install_conflist()
+    }
+
     /// What to say of pods with addresses that are not of the node's blocks (any more).
     fn outside_blocks(&self, desired: &Desired) -> Option<String> {
         let held = self.endpoints.store.addresses().ok()?;
@@ -246,15 +255,6 @@ impl Control {
                 strangers.join(", ")
             )
         })
-    }
-
-    /// Lets the runtime find the plugin; the configuration as soon as it would find an agent that serves.
-    fn install(&self, installer: &mut Installer, desired: &Desired) -> Result<Vec<String>, install::Error> {
-        installer.install_plugin()?;
-        if desired.blocks.is_empty() || self.settings.borrow().is_none() {
-            return Ok(Vec::new());
-        }
-        installer.install_conflist()
     }
 
     /// Lets pods have what was compiled.

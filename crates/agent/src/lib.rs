@@ -57,4 +57,6 @@ mod wiring;
 pub use args::{Args, Attach, InstallArgs, LogFormat, UninstallArgs};
 pub use error::Error;
 pub use install::{CONFLIST_FILE, Error as InstallError, uninstall};
+#[doc(hidden)]
+pub use run::local_api;
 pub use run::{run, runtime};

@@ -43,10 +43,10 @@ pub fn start(
                     if concerns_layout(&event) {
                         trigger.pull();
                     }
-                    addresses.send_if_modified(|seen| seen.note(&event));
                     if let Some(concern) = slow_path::concern(&event) {
                         slow_path::refresh(&endpoints, concern);
                     }
+                    addresses.send_if_modified(|seen| seen.note(&event));
                 }
                 Ok(None) => {}
                 Err(error) => {

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::connect_info::MockConnectInfo;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -136,6 +137,25 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let _ = end.send(());
     let _ = tokio::time::timeout(FINISH, serve).await;
     Ok(())
+}
+
+/// The local API of an agent that has taken up what is there, and knows of no cluster: for tests that send it
+/// requests.
+///
+/// # Errors
+/// What keeps the agent from starting.
+#[doc(hidden)]
+pub fn local_api(args: &Args) -> Result<axum::Router, Error> {
+    let (_, settings) = watch::channel(None);
+    let (_, outcome) = watch::channel(Outcome::default());
+    let endpoints = take_over(args, settings)?.endpoints;
+    let server = Server {
+        node: args.node.clone(),
+        endpoints,
+        outcome,
+        metrics: Arc::new(Metrics::new()),
+    };
+    Ok(server::router(Arc::new(server)).layer(MockConnectInfo(Caller::always_there())))
 }
 
 /// What the agent has, once it has taken up what is there.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
@@ -30,6 +31,25 @@ pub struct Server {
     pub endpoints: Arc<Endpoints>,
     pub outcome: watch::Receiver<Outcome>,
     pub metrics: Arc<Metrics>,
+}
+
+/// The attachment that a path names: container id and interface, not checked yet.
+struct Attachment(String, String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Attachment {
+    /// An error that the plugin can read, as every other.
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        match Path::<(String, String)>::from_request_parts(parts, state).await {
+            Ok(Path((id, interface))) => Ok(Self(id, interface)),
+            Err(error) => Err(failure(CniError::new(
+                code::DECODING,
+                "the request's path is not what it should be",
+                error.body_text(),
+            ))),
+        }
+    }
 }
 
 /// The routes.
@@ -80,7 +100,7 @@ async fn add(
 async fn remove(
     State(server): State<Arc<Server>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
-    Path((id, interface)): Path<(String, String)>,
+    Attachment(id, interface): Attachment,
 ) -> Response {
     blocking(move || {
         let start = Instant::now();
@@ -99,7 +119,7 @@ async fn remove(
 
 async fn check(
     State(server): State<Arc<Server>>,
-    Path((id, interface)): Path<(String, String)>,
+    Attachment(id, interface): Attachment,
     body: Bytes,
 ) -> Response {
     let request: CheckRequest = match parse(&body) {

@@ -98,7 +98,10 @@ impl PodLink<'_> {
             datapath.endpoints().insert(&Addr::from(address), &row)?;
         }
         fault::at(Step::AddRowsWritten)?;
-        self.attach(datapath, index, others)?;
+        self.attach_one(Hook::FromPod, datapath, index, others)?;
+        fault::at(Step::AddOneAttached)?;
+        self.attach_one(Hook::ToPod, datapath, index, others)?;
+        fault::at(Step::AddBothAttached)?;
         let up = LinkChange {
             up: Some(true),
             ipv6_link_local: Some(false),
@@ -124,17 +127,16 @@ impl PodLink<'_> {
     /// # Errors
     /// The kernel refuses.
     pub fn attach(&self, datapath: &Datapath, index: u32, others: Others) -> Result<(), Error> {
-        // (Router advertisements of pods are dropped by a program; `accept_ra` need not be set.)
-        for (hook, step) in [
-            (Hook::FromPod, Step::AddOneAttached),
-            (Hook::ToPod, Step::AddBothAttached),
-        ] {
-            if others.ingress_qdisc {
-                datapath.attach_beside(hook, self.host_name, index)?;
-            } else {
-                datapath.attach(hook, self.host_name, index)?;
-            }
-            fault::at(step)?;
+        self.attach_one(Hook::FromPod, datapath, index, others)?;
+        self.attach_one(Hook::ToPod, datapath, index, others)
+    }
+
+    /// (Router advertisements of pods are dropped by a program; `accept_ra` need not be set.)
+    fn attach_one(&self, hook: Hook, datapath: &Datapath, index: u32, others: Others) -> Result<(), Error> {
+        if others.ingress_qdisc {
+            datapath.attach_beside(hook, self.host_name, index)?;
+        } else {
+            datapath.attach(hook, self.host_name, index)?;
         }
         Ok(())
     }

@@ -104,7 +104,7 @@ impl Node {
             bin_dir: at("cni/bin"),
             conf_dir: at("cni/net.d"),
         };
-        let agent = start_agent(name, &namespace, &folder, &bpffs, settings.track_flows)?;
+        let agent = start_agent(name, &namespace, &folder, &bpffs, &cni, settings.track_flows)?;
         let program = own_program("tombolo-cni")?;
         let plugin = Plugin {
             path: program.parent().map(PathBuf::from).unwrap_or_default(),
@@ -146,6 +146,11 @@ impl Node {
         self.namespace.run(|| self.plugin.add(pod))
     }
 
+    /// The mount namespace that the agent is in.
+    pub fn mounts(&self) -> PathBuf {
+        format!("/proc/{}/ns/mnt", self.agent.id()).into()
+    }
+
     /// Ends the agent and starts it anew: the seconds from just before its start to its first answer that it is ready.
     pub fn restart(&mut self) -> Result<f64> {
         self.agent.signal(Signal::SIGTERM);
@@ -156,6 +161,7 @@ impl Node {
             &self.namespace,
             &self.folder,
             &self.bpffs,
+            &self.cni,
             self.track_flows,
         )?;
         wait_for_some(DEADLINE, "the agent to be ready", || {
@@ -174,11 +180,6 @@ impl Node {
         Ok(serde_json::from_str::<serde_json::Value>(body)?["ready"] == true)
     }
 
-    /// The mount namespace that the agent is in.
-    pub fn mounts(&self) -> PathBuf {
-        format!("/proc/{}/ns/mnt", self.agent.id()).into()
-    }
-
     /// The agent's resident memory, in MiB.
     pub fn agent_memory(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.id()))?;
@@ -195,6 +196,7 @@ fn start_agent(
     namespace: &TestNamespace,
     folder: &tempfile::TempDir,
     bpffs: &Bpffs,
+    cni: &Cni,
     track_flows: bool,
 ) -> Result<Process> {
     let at = |name: &str| folder.path().join(name);
@@ -212,8 +214,8 @@ fn start_agent(
         .args(["--state-dir".into(), at("state")])
         .args(["--socket".into(), at("agent.sock")])
         .args(["--bpffs".into(), bpffs.path().join("tombolo")])
-        .args(["--cni-bin-dir".into(), at("cni/bin")])
-        .args(["--cni-conf-dir".into(), at("cni/net.d")])
+        .args(["--cni-bin-dir".into(), cni.bin_dir.clone()])
+        .args(["--cni-conf-dir".into(), cni.conf_dir.clone()])
         .args(track_flows.then_some("--track-flows"))
         .stdin(Stdio::null())
         .stderr(log);

@@ -195,31 +195,16 @@ impl Datapath {
             ifindex,
             pin: &pin,
         };
-        let attach = || target.attach(attach.is_tcx(hook), !self.pins.staged().exists());
-        match attach() {
+        let put = || target.attach(attach.is_tcx(hook), !self.pins.staged().exists());
+        match put() {
             // A device takes a program once, and has this one by a link that is pinned elsewhere.
             Err(Error::Attach { source, .. })
                 if source.kind() == io::ErrorKind::AlreadyExists && self.take_name(&target)? =>
             {
-                attach()
+                put()
             }
             done => done,
         }
-    }
-
-    /// Gives the pin of a renamed device its name of now; false: there is no such pin.
-    fn take_name(&self, target: &Target<'_>) -> Result<bool> {
-        for (_, hook, pin) in self.pins.attached()? {
-            if hook == target.hook && attach::is_at(&pin, target.ifindex)? {
-                fs::rename(&pin, target.pin).map_err(|source| Error::Pin {
-                    what: "rename",
-                    path: pin,
-                    source,
-                })?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Whether a hook's program is attached to a device.
@@ -236,6 +221,21 @@ impl Datapath {
             pin: &pin,
         }
         .is_attached()
+    }
+
+    /// Gives the pin of a renamed device its name of now; false: there is no such pin.
+    fn take_name(&self, target: &Target<'_>) -> Result<bool> {
+        for (_, hook, pin) in self.pins.attached()? {
+            if hook == target.hook && attach::is_at(&pin, target.ifindex)? {
+                fs::rename(&pin, target.pin).map_err(|source| Error::Pin {
+                    what: "rename",
+                    path: pin,
+                    source,
+                })?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Detaches all programs from a device; fine if none is attached, or the device is gone.

@@ -7,18 +7,26 @@ mod common;
 use std::{collections::BTreeMap, net::UdpSocket, path::Path};
 
 use common::{
-    bed::{Bed, Other, eventually, ifindex, run},
+    bed::{Bed, Other, attach_ways, eventually, ifindex, run},
     cluster::Cluster,
     frame::ip,
 };
 use tombolo_abi::{Addr, Endpoint, Hook, MacKey, Outcome, Route, RouteKey, capacity};
 use tombolo_datapath::{Attach, Changes, Datapath, Error, Options, open_readonly, remove, requirements};
 
-const BOTH: [Attach; 2] = [Attach::Tcx, Attach::Clsact];
-
 #[test]
 fn this_machine_has_what_is_needed() {
     assert_eq!(requirements(), []);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|text| text.parse::<u32>().ok());
+    let version = (numbers.next().unwrap(), numbers.next().unwrap());
+    assert_eq!(
+        attach_ways().contains(&Attach::Tcx),
+        version >= (6, 6),
+        "{release}"
+    );
 }
 
 #[test]
@@ -209,7 +217,7 @@ fn send(other: &Other, count: usize) {
 
 #[test]
 fn attachments_outlive_the_process_and_are_replaced_in_place() {
-    for attach in BOTH {
+    for attach in attach_ways() {
         std::thread::spawn(move || {
             let bed = Bed::new();
             let other = Other::new();
@@ -305,7 +313,7 @@ unsafe fn libc_syscall<T>(request: &mut T) -> i32 {
 
 #[test]
 fn a_device_that_went_is_forgotten_and_its_name_can_be_used_again() {
-    for attach in BOTH {
+    for attach in attach_ways() {
         std::thread::spawn(move || {
             let bed = Bed::new();
             let other = Other::new();
@@ -337,7 +345,7 @@ fn a_device_that_went_is_forgotten_and_its_name_can_be_used_again() {
 
 #[test]
 fn removal_detaches_everything() {
-    for attach in BOTH {
+    for attach in attach_ways() {
         std::thread::spawn(move || {
             let bed = Bed::new();
             let other = Other::new();
@@ -366,7 +374,7 @@ fn removal_detaches_everything() {
 
 #[test]
 fn replacing_programs_under_a_flood_loses_nothing() {
-    for attach in BOTH {
+    for attach in attach_ways() {
         std::thread::spawn(move || {
             let bed = Bed::new();
             let other = Other::new();

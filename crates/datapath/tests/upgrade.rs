@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::{
-    bed::Other,
+    bed::{Other, attach_ways},
     cluster::{V4, V6},
     cut_short::killed_at,
     frame::ip,
@@ -24,8 +24,6 @@ use common::{
 };
 use tombolo_abi::{Addr, FlowKey, FlowState, capacity};
 use tombolo_datapath::Attach;
-
-const BOTH: [Attach; 2] = [Attach::Tcx, Attach::Clsact];
 
 /// A build of one of the versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +198,10 @@ fn assert_tracked(held: &Held, talks: &[Talk], when: &str) {
 
 /// Runs a test for each way to attach, on threads of their own, which have a node to themselves.
 fn for_each_attach(test: impl Fn(Attach) + Send + Copy + 'static) {
-    let threads = BOTH.map(|attach| std::thread::spawn(move || test(attach)));
+    let threads: Vec<_> = attach_ways()
+        .into_iter()
+        .map(|attach| std::thread::spawn(move || test(attach)))
+        .collect();
     for thread in threads {
         thread.join().unwrap();
     }

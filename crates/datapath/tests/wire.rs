@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{
-    bed::{eventually, ifindex, run},
+    bed::{attach_ways, eventually, ifindex, run},
     cluster::{FAMILIES, Family, OVERLAY_PORT, V4, V6},
     frame::{Frame, IcmpError, ip},
     node::{Node, listen, next, timed},
@@ -146,12 +146,8 @@ fn errors_about_overlay_packets_go_back_through_the_tunnel() {
 
 #[test]
 fn pods_and_the_node_reach_overlay_nodes() {
-    let ways = [
-        (Attach::Tcx, false),
-        (Attach::Clsact, false),
-        (Attach::Auto, true),
-    ];
-    for (attach, underlay_known) in ways {
+    let ways = attach_ways().into_iter().map(|attach| (attach, false));
+    for (attach, underlay_known) in ways.chain([(Attach::Auto, true)]) {
         std::thread::spawn(move || {
             let node = Node::new(attach);
             if underlay_known {
@@ -205,7 +201,7 @@ fn pods_and_the_node_reach_overlay_nodes() {
 
 #[test]
 fn pods_of_one_node_and_of_a_direct_node_see_each_others_addresses() {
-    for attach in [Attach::Tcx, Attach::Clsact] {
+    for attach in attach_ways() {
         std::thread::spawn(move || {
             let node = Node::new(attach);
             for f in FAMILIES {

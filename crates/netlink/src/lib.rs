@@ -19,6 +19,7 @@
 //! ```
 
 mod address;
+mod decode;
 mod error;
 mod link;
 mod monitor;
@@ -30,6 +31,8 @@ mod socket;
 pub mod sysctl;
 
 pub use address::{Address, AddressScope};
+#[doc(hidden)]
+pub use decode::decode;
 pub use error::{Error, Result};
 pub use link::{Bridge, Link, LinkChange, Veth, Vxlan};
 pub use monitor::{Event, Monitor};

@@ -96,7 +96,7 @@ impl Monitor {
 }
 
 /// None: it is about something else, such as another routing table or a bridge's port.
-fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
+pub(crate) fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
     let NetlinkPayload::InnerMessage(message) = payload else {
         return None;
     };

@@ -62,7 +62,7 @@ impl Netlink {
 }
 
 impl Neighbour {
-    fn from_message(message: &NeighbourMessage) -> Option<Self> {
+    pub(crate) fn from_message(message: &NeighbourMessage) -> Option<Self> {
         let mut address = None;
         let mut mac = None;
         for attribute in &message.attributes {

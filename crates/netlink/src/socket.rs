@@ -329,7 +329,7 @@ fn send(socket: &netlink_sys::Socket, packet: &[u8]) -> Result<()> {
 }
 
 /// Splits a datagram into its messages.
-fn messages(
+pub(crate) fn messages(
     mut datagram: &[u8],
 ) -> impl Iterator<Item = Result<NetlinkMessage<RouteNetlinkMessage>, DecodeError>> + '_ {
     std::iter::from_fn(move || {
@@ -356,7 +356,7 @@ pub(crate) fn extended_ack(error: &ErrorMessage) -> Option<String> {
 }
 
 /// The text in the attributes of an extended acknowledgement.
-fn explanation(attributes: &[u8]) -> Option<String> {
+pub(crate) fn explanation(attributes: &[u8]) -> Option<String> {
     let text = NlasIterator::new(attributes)
         .map_while(Result::ok)
         .find(|attribute| attribute.kind() == EXTENDED_ACK_MESSAGE)?;

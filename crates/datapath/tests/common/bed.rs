@@ -56,6 +56,15 @@ impl Bed {
     }
 }
 
+/// The ways to attach programs that this kernel has.
+pub fn attach_ways() -> Vec<Attach> {
+    let tcx = Attach::Auto.is_tcx(tombolo_abi::Hook::FromUplink);
+    [Attach::Tcx, Attach::Clsact]
+        .into_iter()
+        .filter(|way| tcx || *way != Attach::Tcx)
+        .collect()
+}
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Another network namespace, with a thread inside; gone when this is dropped.
