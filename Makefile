@@ -15,6 +15,7 @@ help: ## Show this help
 build: ## Build the binaries `tombolo` and `tombolo-cni`
 	@scripts/require build
 	$(CARGO) build
+	@! grep -l TOMBOLO_FAULT_FILE $(BIN)/tombolo $(BIN)/tombolo-cni || { echo "error: these programs have fault points" >&2; exit 1; }
 
 demo: build ## Bring up a cluster of three nodes on this machine, prove the network model, take it down
 	@scripts/require run

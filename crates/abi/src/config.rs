@@ -22,7 +22,7 @@ pub struct Config {
     /// looked-up first; the first 0 ends the list. Blocks and node addresses never overlap, so the
     /// order does not change the answer.
     pub prefix_lens: [u8; MAX_BLOCK_SIZES],
-    /// UDP port of the overlay, in network byte order.
+    /// The UDP port of the overlay's packets (network byte order); 0 where there is no overlay.
     pub overlay_port: u16,
     /// Zero.
     pub pad: [u8; 2],

@@ -73,7 +73,8 @@ words! {
         SpoofedSource = 19, "spoofed_source";
         /// Dropped: a router advertisement from a pod.
         RouterAdvertisement = 20, "router_advertisement";
-        /// Dropped: a multicast, broadcast, loopback or link-local destination; pods have no L2.
+        /// Dropped: a multicast, broadcast, loopback or link-local destination, or neighbour discovery
+        /// of a pod; pods have no L2.
         NotRoutable = 21, "not_routable";
         /// Dropped: TTL or hop limit exceeded; answered with ICMP time exceeded.
         TtlExceeded = 22, "ttl_exceeded";
@@ -100,6 +101,9 @@ words! {
         NoRoute = 32, "no_route";
         /// Dropped: the flow table is full.
         FlowTableFull = 33, "flow_table_full";
+        /// Dropped: from a pod to the overlay's UDP port, outside of the cluster: it would leave as if
+        /// this node's tunnel had sent it.
+        TunnelPort = 34, "tunnel_port";
     }
 }
 

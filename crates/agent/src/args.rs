@@ -34,9 +34,34 @@ pub struct Args {
     /// The form of log lines
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
+    /// What to install for the container runtime
+    #[command(flatten)]
+    pub install: InstallArgs,
     /// Keep a table of flows, which nothing needs yet
     #[arg(long, hide = true)]
     pub track_flows: bool,
+}
+
+/// What to install for the container runtime; nothing where no folder is named.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct InstallArgs {
+    /// Install the plugin here, where the container runtime looks for plugins: usually /opt/cni/bin
+    #[arg(long, value_name = "DIR")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Install the plugin's configuration here once pods can be served: usually /etc/cni/net.d
+    #[arg(long, value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// The plugin to install; left out: tombolo-cni in the folder of this program
+    #[arg(long, value_name = "FILE", requires = "cni_bin_dir")]
+    pub cni_plugin: Option<PathBuf>,
+}
+
+/// What to take away again.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UninstallArgs {
+    /// The agent's state folder, which tells what it has installed
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
 }
 
 /// How programs are attached to devices.

@@ -11,16 +11,18 @@ use std::time::{Duration, Instant};
 use kube::ResourceExt;
 use tokio::sync::watch;
 use tombolo_kube::NodeNetworkStatus;
-use tombolo_layout::{Desired, Input, Local, compile};
+use tombolo_layout::{Desired, Error as LayoutError, IPV6_MIN_MTU, Input, Local, compile};
 use tombolo_netlink::Netlink;
 
+use crate::claim::Claim;
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
 use crate::facts::{self, Question};
+use crate::install::{self, Installer};
 use crate::metrics::Metrics;
 use crate::objects::{Objects, Snapshot};
 use crate::reconcile::Reconciler;
-use crate::{overlay, status};
+use crate::{overlay, pod_routes, status};
 
 /// Changes that come together are worked on together.
 const GATHER: Duration = Duration::from_millis(10);
@@ -70,6 +72,7 @@ pub struct Outcome {
 /// All that the control loop works with.
 pub struct Control {
     pub node: String,
+    pub claim: Arc<Claim>,
     pub devices: Vec<String>,
     pub objects: Arc<Objects>,
     pub endpoints: Arc<Endpoints>,
@@ -83,17 +86,17 @@ impl Control {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn start(self, trigger: Arc<Trigger>) -> Result<(), Error> {
+    pub fn start(self, trigger: Arc<Trigger>, installer: Installer) -> Result<(), Error> {
         let spawned = thread::Builder::new()
             .name("control".into())
-            .spawn(move || self.work(&trigger));
+            .spawn(move || self.work(&trigger, installer));
         spawned.map(drop).map_err(|source| Error::Start {
             what: "the control loop",
             source,
         })
     }
 
-    fn work(self, trigger: &Trigger) {
+    fn work(self, trigger: &Trigger, mut installer: Installer) {
         let mut reconciler = Reconciler::new(self.endpoints.datapath.clone());
         let mut retry = None;
         let mut looked = Instant::now();
@@ -107,7 +110,7 @@ impl Control {
                 looked = Instant::now();
             }
             let before = self.outcome.borrow().clone();
-            let outcome = self.round(&mut reconciler, before.clone());
+            let outcome = self.round(&mut reconciler, &mut installer, before.clone());
             retry = outcome
                 .failed
                 .then(|| retry.map_or(RETRY.0, |r: Duration| (r * 2).min(RETRY.1)));
@@ -119,7 +122,7 @@ impl Control {
     }
 
     /// One round. What it does not get to stays as it was `before`.
-    fn round(&self, reconciler: &mut Reconciler, before: Outcome) -> Outcome {
+    fn round(&self, reconciler: &mut Reconciler, installer: &mut Installer, before: Outcome) -> Outcome {
         let snapshot = match self.objects.snapshot() {
             Ok(snapshot) => snapshot,
             Err(problem) => {
@@ -136,17 +139,26 @@ impl Control {
             .iter()
             .map(|n| (n.spec.index, n.name_any()))
             .collect();
-        // What was said before goes on to be true of what is not looked at: other nodes route by it.
         let own = snapshot.nodes.iter().find(|n| n.name_any() == self.node);
-        let last = before
-            .status
-            .clone()
-            .or_else(|| own.and_then(|n| n.status.clone()))
-            .unwrap_or_default();
-        let (desired, local) = match self.compile(&snapshot) {
+        if let Err(error) = self.claim.check(&self.node, own.and_then(|n| n.status.as_ref())) {
+            // Not a word to the API server, and no address to anybody.
+            self.settings.send_replace(None);
+            return Outcome {
+                names: Arc::new(names),
+                problems: vec![error.to_string()],
+                ..Outcome::default()
+            };
+        }
+        let last = self.last(&before, own.and_then(|n| n.status.as_ref()));
+        let (mut desired, local) = match self.compile(&snapshot) {
             Ok(compiled) => compiled,
             Err(error) => {
                 self.metrics.reconcile_errors.inc();
+                if let Error::Layout(LayoutError::NodeMissing { .. } | LayoutError::OwnRefused { .. }) = error
+                {
+                    // The blocks are not this node's (any more), and may be another's.
+                    self.settings.send_replace(None);
+                }
                 let status = Some(status::unhealthy(last, &error));
                 return Outcome {
                     status,
@@ -160,14 +172,13 @@ impl Control {
         if let Err(error) = self.offer(&desired) {
             errors.push(error);
         }
+        match self.install(installer, &desired) {
+            Ok(warnings) => desired.warnings.extend(warnings),
+            Err(error) => errors.push(error.into()),
+        }
+        desired.warnings.extend(self.outside_blocks(&desired));
         self.metrics.reconcile_errors.inc_by(errors.len() as u64);
-        let status = status::of(
-            &desired,
-            &local,
-            &snapshot.network,
-            &errors,
-            last.observed_generation,
-        );
+        let status = status::of(&desired, &local, &snapshot.network, &errors, &last);
         let failed = !errors.is_empty();
         let errors = errors.iter().map(Error::to_string);
         let problems = errors.chain(desired.warnings.iter().cloned()).collect();
@@ -176,6 +187,17 @@ impl Control {
             names: Arc::new(names),
             problems,
             failed,
+        }
+    }
+
+    /// What this machine said before: it goes on to be true of what is not looked at, as other nodes route by it.
+    fn last(&self, before: &Outcome, published: Option<&NodeNetworkStatus>) -> NodeNetworkStatus {
+        let machine = self.claim.machine();
+        let own = published.filter(|s| s.machine.is_empty() || s.machine == machine);
+        let last = before.status.as_ref().or(own);
+        NodeNetworkStatus {
+            machine: machine.to_owned(),
+            ..last.cloned().unwrap_or_default()
         }
     }
 
@@ -208,6 +230,33 @@ impl Control {
         Ok((desired, local))
     }
 
+    /// Lets the runtime find the plugin; the configuration as soon as it would find an agent that serves.
+    fn install(&self, installer: &mut Installer, desired: &Desired) -> Result<Vec<String>, install::Error> {
+        installer.install_plugin()?;
+        if desired.blocks.is_empty() || self.settings.borrow().is_none() {
+            return Ok(Vec::new());
+        }
+        installer.install_conflist()
+    }
+
+    /// What to say of pods with addresses that are not of the node's blocks (any more).
+    fn outside_blocks(&self, desired: &Desired) -> Option<String> {
+        let held = self.endpoints.store.addresses().ok()?;
+        let strange = |address: &IpAddr| !desired.blocks.iter().any(|block| block.contains(address));
+        let strangers: Vec<String> = held
+            .iter()
+            .filter(|(address, _)| strange(address))
+            .map(|(address, owner)| format!("{address} ({owner})"))
+            .collect();
+        (!strangers.is_empty()).then(|| {
+            format!(
+                "pods hold addresses outside of node {}'s blocks, which may be another node's by now: {}; delete these pods",
+                self.node,
+                strangers.join(", ")
+            )
+        })
+    }
+
     /// Lets pods have what was compiled.
     fn offer(&self, desired: &Desired) -> Result<(), Error> {
         if self.endpoints.store.blocks()? != desired.blocks {
@@ -219,11 +268,14 @@ impl Control {
             mtu: desired.pod_mtu,
             node_addresses,
         };
-        let old = self.settings.send_replace(Some(settings.clone()));
-        if old.is_none_or(|old| old.node_addresses != settings.node_addresses) {
-            self.endpoints.reroute(&settings)?;
+        let has_ipv6 = desired.blocks.iter().any(|block| block.addr().is_ipv6());
+        if has_ipv6 && desired.pod_mtu < IPV6_MIN_MTU {
+            self.settings.send_replace(None);
+            pod_routes::reconcile(&self.endpoints, &settings)?;
+            return Err(Error::MtuTooSmall { mtu: desired.pod_mtu });
         }
-        Ok(())
+        self.settings.send_replace(Some(settings.clone()));
+        pod_routes::reconcile(&self.endpoints, &settings)
     }
 }
 

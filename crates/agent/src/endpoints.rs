@@ -27,14 +27,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tombolo_cni::error::Error as CniError;
-use tombolo_cni::{ContainerId, InterfaceName, host_link_name, invalid};
+use tombolo_cni::{ContainerId, InterfaceName, invalid};
 use tombolo_datapath::Datapath;
 use tombolo_ipam::{AddressStore, Attachment, Owner};
-use tombolo_netlink::{Mac, Namespace, Netlink};
+use tombolo_netlink::{Mac, Namespace};
 
 pub use on_node::pod_links;
 
-use crate::error::Error;
 use crate::journal::Journal;
 use crate::socket::Lock;
 use crate::turns::Turns;
@@ -64,25 +63,6 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Gives all routes to pods the node's addresses of now as their sources.
-    ///
-    /// # Errors
-    /// The kernel or the store refuses.
-    pub fn reroute(&self, settings: &PodSettings) -> Result<(), Error> {
-        let mut host = Netlink::open()?;
-        for attachment in self.store.attachments()? {
-            let _turn = self.turns.take(&attachment.owner);
-            let host_name = host_link_name(&attachment.owner.container_id, &attachment.owner.ifname);
-            // It may have gone while its turn was waited for.
-            if self.store.get(&attachment.owner)?.is_some()
-                && let Some(found) = host.link(&host_name)?
-            {
-                pod_link(&attachment, &host_name, settings).route(&mut host, found.index)?;
-            }
-        }
-        Ok(())
-    }
-
     fn open_namespace(&self, path: &Path) -> Result<Namespace, CniError> {
         let text = path.to_string_lossy();
         let unusable =

@@ -1,6 +1,8 @@
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+
+use tombolo_layout::IPV6_MIN_MTU;
 
 /// Why the agent cannot start, or the node's kernel cannot be made what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,32 @@ pub enum Error {
     AnotherAgent {
         /// The lock.
         path: PathBuf,
+    },
+    /// Another machine is the node now.
+    #[error(
+        "another machine is node {node} now: the NodeNetwork names machine {machine}, addresses {addresses:?}. This \
+         one has stood back and connects no pods; to make it the node again, end the agent there, delete {} here, \
+         and restart the agent here",
+        file.display()
+    )]
+    Superseded {
+        /// The node.
+        node: String,
+        /// The other machine's id.
+        machine: String,
+        /// Its addresses.
+        addresses: Vec<IpAddr>,
+        /// Where this machine's claim is kept.
+        file: PathBuf,
+    },
+    /// Pods cannot have the IPv6 addresses that they are to have.
+    #[error(
+        "the uplinks' MTU leaves pods {mtu} bytes, and IPv6 needs {IPV6_MIN_MTU}: no pod can be connected. Raise the \
+         uplink's MTU (the overlay takes 50 to 70 bytes of it), or take the IPv6 pool from the Network"
+    )]
+    MtuTooSmall {
+        /// What pods would have, in bytes.
+        mtu: u16,
     },
     /// The port of the metrics is not to be had.
     #[error("cannot serve metrics on {address}: {source}; choose another address with --metrics")]
@@ -58,6 +86,9 @@ pub enum Error {
     /// The objects make no network.
     #[error(transparent)]
     Layout(#[from] tombolo_layout::Error),
+    /// The plugin or its configuration, for the container runtime.
+    #[error(transparent)]
+    Install(#[from] crate::install::Error),
     /// The masquerade rule.
     #[error(transparent)]
     Masquerade(#[from] crate::masquerade::Error),

@@ -1,7 +1,9 @@
 //! What leaves the cluster under the node's own address: one rule, in an nftables table of our own.
 //!
 //! A rule that translates makes the kernel track every connection that its stack sees. The outer packets of the
-//! overlay are none, and are kept out: tracking them would cost each a twentieth of its whole way.
+//! overlay are none, and are kept out: tracking them would cost each a twentieth of its whole way. What pods on
+//! the slow path send to pods is kept out as well, since the answers take the short way: a connection that is
+//! seen in one direction only counts as invalid.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -66,23 +68,31 @@ fn rules(masquerade: &Masquerade, overlay_port: Option<u16>) -> String {
         );
     }
     text.push_str("  }\n");
-    if let Some(port) = overlay_port {
-        untracked(&mut text, port);
-    }
+    untracked(&mut text, overlay_port);
     text.push_str("}\n");
     text
 }
 
-/// What pods send to the same port is not the overlay's, and may have to be translated.
-fn untracked(text: &mut String, port: u16) {
-    for (hook, condition) in [
-        ("prerouting", format!("iifname != \"{HOST_LINK_PREFIX}*\" ")),
-        ("output", String::new()),
-    ] {
+fn untracked(text: &mut String, overlay_port: Option<u16>) {
+    text.push_str("  chain prerouting {\n    type filter hook prerouting priority raw; policy accept;\n");
+    for family in ["ip", "ip6"] {
         let _ = writeln!(
             text,
-            "  chain {hook} {{\n    type filter hook {hook} priority raw; policy accept;\n    udp dport {port} {condition}notrack\n  }}"
+            "    iifname \"{HOST_LINK_PREFIX}*\" {family} daddr @pods_{family} notrack"
         );
+    }
+    if let Some(port) = overlay_port {
+        // What pods send to the same port is not the overlay's, and may have to be translated.
+        let _ = writeln!(
+            text,
+            "    iifname != \"{HOST_LINK_PREFIX}*\" udp dport {port} notrack\n  }}"
+        );
+        let _ = writeln!(
+            text,
+            "  chain output {{\n    type filter hook output priority raw; policy accept;\n    udp dport {port} notrack\n  }}"
+        );
+    } else {
+        text.push_str("  }\n");
     }
 }
 
@@ -127,12 +137,15 @@ table inet tombolo {
     ip saddr @pods_ip ip daddr != @cluster_ip masquerade
     ip6 saddr @pods_ip6 ip6 daddr != @cluster_ip6 masquerade
   }
+  chain prerouting {
+    type filter hook prerouting priority raw; policy accept;
+    iifname \"tmb*\" ip daddr @pods_ip notrack
+    iifname \"tmb*\" ip6 daddr @pods_ip6 notrack
+  }
 }
 ";
         assert_eq!(rules(&masquerade, None), expected);
-        let untracked = "  chain prerouting {
-    type filter hook prerouting priority raw; policy accept;
-    udp dport 4789 iifname != \"tmb*\" notrack
+        let untracked = "    iifname != \"tmb*\" udp dport 4789 notrack
   }
   chain output {
     type filter hook output priority raw; policy accept;
@@ -140,7 +153,7 @@ table inet tombolo {
   }
 }
 ";
-        let with_overlay = [expected.strip_suffix("}\n").unwrap(), untracked].concat();
+        let with_overlay = [expected.strip_suffix("  }\n}\n").unwrap(), untracked].concat();
         assert_eq!(rules(&masquerade, Some(4789)), with_overlay);
     }
 }

@@ -1,15 +1,18 @@
 //! Brings store and kernel together at the agent's start, before it serves. Pods that run notice nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
-use tombolo_abi::{Addr, Endpoint, Hook};
+use tombolo_abi::{Addr, Hook};
 use tombolo_cni::{host_link_name, released};
 use tombolo_ipam::{Attachment, Owner};
-use tombolo_netlink::{Link, Netlink};
+use tombolo_netlink::{Mac, Netlink};
 
 use crate::endpoints::{Endpoints, PodSettings, pod_link, pod_links};
 use crate::error::Error;
+use crate::pod_routes;
+use crate::slow_path::{self, Others};
 
 /// Brings them together:
 ///
@@ -38,16 +41,36 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
         tracing::info!(link = name, "no attachment has this link; deleting it");
         host.delete_link(name)?;
     }
-    rows(endpoints, &live, &links)?;
+    let qdiscs = host.qdiscs()?;
+    let mut others: BTreeMap<&str, Others> = BTreeMap::new();
+    for link in live.keys().filter_map(|name| links.get(name)) {
+        others.insert(&link.name, slow_path::look(&mut host, &qdiscs, link.index)?);
+    }
+    let others = |name: &str| others.get(name).copied().unwrap_or_default();
+    let mut rows = BTreeMap::new();
+    for (name, attachment) in &live {
+        let Some(link) = links.get(name) else { continue };
+        let row = pod_link(attachment, name, settings).row(link.index, others(name));
+        rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
+    }
+    endpoints.datapath.endpoints().reconcile(&rows)?;
+    let neighbours: BTreeSet<(u32, IpAddr, Mac)> = host
+        .neighbours()?
+        .into_iter()
+        .filter(|n| n.permanent)
+        .filter_map(|n| Some((n.ifindex, n.address, n.mac?)))
+        .collect();
     for (name, attachment) in &live {
         let Some(link) = links.get(name) else { continue };
         let pod = pod_link(attachment, name, settings);
-        let opened = pod.open_host(&mut host, &endpoints.datapath, link.index);
-        let whole = opened.and_then(|()| Ok(pod.configure_host(&mut host, link.index)?));
-        if let Err(error) = whole {
+        if let Err(error) = pod.mend(&mut host, &endpoints.datapath, link, others(name), &neighbours) {
             // One pod that cannot be helped must not cost the others theirs; its row is there already.
             tracing::error!(owner = %attachment.owner, %error, "cannot make this endpoint whole");
         }
+    }
+    if let Err(error) = pod_routes::reconcile(endpoints, settings) {
+        // The control loop tries again.
+        tracing::error!(%error, "cannot set all routes to pods");
     }
     unpin(endpoints, &live)?;
     tracing::info!(endpoints = live.len(), "took up what is there");
@@ -71,27 +94,6 @@ fn settle(endpoints: &Endpoints, state_dir: &Path) -> Result<(), Error> {
         tracing::info!(%owner, "a DEL found no agent; completing it");
         endpoints.remove(&owner)?;
     }
-    Ok(())
-}
-
-/// The table of endpoints becomes that of the live ones.
-fn rows(
-    endpoints: &Endpoints,
-    live: &BTreeMap<String, Attachment>,
-    links: &BTreeMap<String, Link>,
-) -> Result<(), Error> {
-    let mut rows = BTreeMap::new();
-    for (name, attachment) in live {
-        let ifindex = links.get(name).map_or(0, |l| l.index);
-        let row = Endpoint {
-            ifindex,
-            mac: attachment.mac,
-            mtu: attachment.mtu,
-            ..Endpoint::default()
-        };
-        rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
-    }
-    endpoints.datapath.endpoints().reconcile(&rows)?;
     Ok(())
 }
 

@@ -16,11 +16,14 @@ use tombolo_ipam::AddressStore;
 use tombolo_netlink::Namespace;
 
 use crate::caller::Caller;
+use crate::claim::Claim;
 use crate::control::{Control, Outcome, Trigger};
 use crate::endpoints::{Endpoints, PodSettings};
 use crate::error::Error;
+use crate::install::Installer;
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
+use crate::monitor::AddressEvents;
 use crate::objects::Objects;
 use crate::server::{self, Server};
 use crate::socket;
@@ -59,7 +62,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    let client = tombolo_kube::client(args.kubeconfig.as_deref()).await?;
+    let trigger = Arc::new(Trigger::default());
+    let objects = Arc::new(Objects::watch(args.kubeconfig.clone(), trigger.clone()).await?);
     let (settings, settings_seen) = watch::channel(None);
     let takeover = {
         let args = args.clone();
@@ -68,7 +72,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let TakenOver {
         listener,
         endpoints,
+        claim,
         known,
+        installer,
     } = takeover.await.map_err(|panic| Error::Start {
         what: "the agent",
         source: panic.into(),
@@ -82,12 +88,13 @@ pub async fn run(args: Args) -> Result<(), Error> {
     })?;
 
     let metrics = Arc::new(Metrics::new());
-    let trigger = Arc::new(Trigger::default());
-    let objects = Arc::new(Objects::watch(&client, &trigger));
     let (outcome, outcomes) = watch::channel(Outcome::default());
-    monitor::start(trigger.clone())?;
+    let (addresses, addresses_seen) = watch::channel(AddressEvents::default());
+    monitor::start(trigger.clone(), endpoints.clone(), addresses)?;
+    tokio::spawn(monitor::reconnect(objects.clone(), addresses_seen));
     let control = Control {
         node: args.node.clone(),
+        claim: claim.clone(),
         devices: args.devices,
         objects: objects.clone(),
         endpoints: endpoints.clone(),
@@ -95,9 +102,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
         outcome,
         metrics: metrics.clone(),
     };
-    control.start(trigger)?;
+    control.start(trigger, installer)?;
     tokio::spawn(status::publish(
-        client,
+        claim,
         args.node.clone(),
         objects,
         outcomes.clone(),
@@ -155,13 +162,21 @@ pub fn local_api(args: &Args) -> Result<axum::Router, Error> {
 struct TakenOver {
     listener: UnixListener,
     endpoints: Arc<Endpoints>,
+    claim: Arc<Claim>,
     known: Option<PodSettings>,
+    installer: Installer,
 }
 
 /// Becomes the node's agent; blocks. Listens before it settles what plugins left while there was no
 /// agent, and accepts nobody before that (see `tombolo_cni::released`).
 fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Result<TakenOver, Error> {
-    let lock = socket::lock(&args.state_dir)?;
+    let lock = socket::lock(&args.state_dir, socket::TAKE_OVER_DEADLINE)?;
+    let claim = Arc::new(Claim::open(&args.state_dir)?);
+    let mut installer = Installer::new(args)?;
+    if let Err(error) = installer.install_plugin() {
+        // Pods that are there do not need it, and the control loop tries again.
+        tracing::error!("{error}");
+    }
     let store = AddressStore::open(&args.state_dir.join("addresses.redb"), REST)?;
     let options = Options {
         directory: args.bpffs.clone(),
@@ -181,15 +196,14 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     });
     let known = known_settings(&endpoints)?;
     let listener = socket::listen(&args.socket)?;
-    let sources = known.clone().unwrap_or(PodSettings {
-        mtu: 0,
-        node_addresses: Vec::new(),
-    });
+    let sources = known.clone().unwrap_or_default();
     restore::restore(&endpoints, &args.state_dir, &sources)?;
     Ok(TakenOver {
         listener,
         endpoints,
+        claim,
         known,
+        installer,
     })
 }
 

@@ -12,18 +12,18 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::Error;
 
-/// How long to wait for an agent that is ending.
-const LOCK_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a starting agent waits for one that is ending.
+pub const TAKE_OVER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The right to be the node's agent, for as long as it lives.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
 
-/// Makes the state folder and becomes the node's only agent; waits a while for one that is ending.
+/// Makes the state folder and becomes the node's only agent; waits as long as `patience` for one that is ending.
 ///
 /// # Errors
 /// Another agent goes on, or the folder cannot be written.
-pub fn lock(state_dir: &Path) -> Result<Lock, Error> {
+pub fn lock(state_dir: &Path, patience: Duration) -> Result<Lock, Error> {
     let made = fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -39,7 +39,7 @@ pub fn lock(state_dir: &Path) -> Result<Lock, Error> {
             .open(&path)
     };
     let mut file = open().map_err(Error::file("open the lock", &path))?;
-    let deadline = Instant::now() + LOCK_DEADLINE;
+    let deadline = Instant::now() + patience;
     loop {
         file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Lock(lock)),

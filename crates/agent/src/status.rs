@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 use tombolo_kube::{Health, Network, NodeNetwork, NodeNetworkStatus, Uplink};
 use tombolo_layout::{Desired, Local};
 
+use crate::claim::Claim;
 use crate::control::Outcome;
 use crate::endpoints::mac_text;
 use crate::error::Error;
@@ -17,13 +18,13 @@ use crate::objects::Objects;
 /// How long to wait before trying again what the API server refused: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
-/// The status after a round.
+/// The status after a round, as the machine of the `last` one says it.
 pub fn of(
     desired: &Desired,
     local: &Local,
     network: &Network,
     errors: &[Error],
-    last_generation: i64,
+    last: &NodeNetworkStatus,
 ) -> NodeNetworkStatus {
     let uplink = |u: &tombolo_layout::LocalUplink| Uplink {
         name: u.name.clone(),
@@ -37,10 +38,11 @@ pub fn of(
         addresses: desired.addresses.clone(),
         uplinks: local.uplinks.iter().map(uplink).collect(),
         pod_mtu: desired.pod_mtu,
+        machine: last.machine.clone(),
         observed_generation: if ready {
             network.metadata.generation.unwrap_or(0)
         } else {
-            last_generation
+            last.observed_generation
         },
         health: Health {
             ready,
@@ -60,14 +62,15 @@ pub fn unhealthy(last: NodeNetworkStatus, error: &Error) -> NodeNetworkStatus {
     }
 }
 
-/// Publishes the status of each round that says something new, until the rounds end.
+/// Publishes the status of each round that says something new, until the rounds end; keeps this machine's claim
+/// to the node once it is published.
 pub async fn publish(
-    client: Client,
+    claim: Arc<Claim>,
     node: String,
     objects: Arc<Objects>,
     mut outcomes: watch::Receiver<Outcome>,
 ) {
-    let api: Api<NodeNetwork> = Api::all(client);
+    let mut clients = objects.client();
     let mut retry: Option<Duration> = None;
     loop {
         let changed = match retry {
@@ -86,24 +89,42 @@ pub async fn publish(
             continue;
         };
         if object.status.as_ref() == Some(&status) {
+            keep(&claim);
             retry = None;
             continue;
         }
-        retry = match api
-            .patch_status(
-                &object.name_any(),
-                &PatchParams::default(),
-                &Patch::Merge(patch(&status)),
-            )
-            .await
-        {
-            Ok(_) => None,
+        let api: Api<NodeNetwork> = Api::all(clients.borrow_and_update().clone());
+        let (name, params, patch) = (
+            object.name_any(),
+            PatchParams::default(),
+            Patch::Merge(patch(&status)),
+        );
+        let patched = tokio::select! {
+            patched = api.patch_status(&name, &params, &patch) => patched,
+            // On a connection that may be dead by now.
+            Ok(()) = clients.changed() => {
+                retry = Some(Duration::ZERO);
+                continue;
+            }
+        };
+        retry = match patched {
+            Ok(_) => {
+                keep(&claim);
+                None
+            }
             Err(error) => {
-                let wait = retry.map_or(RETRY.0, |r| (r * 2).min(RETRY.1));
+                let wait = retry.map_or(RETRY.0, |r| (r * 2).clamp(RETRY.0, RETRY.1));
                 tracing::warn!(%error, "cannot publish this node's status; trying again");
                 Some(wait)
             }
         };
+    }
+}
+
+/// The next round tries again what the disk refuses.
+fn keep(claim: &Claim) {
+    if let Err(error) = claim.keep() {
+        tracing::error!(%error, "cannot keep this machine's claim to the node");
     }
 }
 

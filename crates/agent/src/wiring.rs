@@ -8,16 +8,18 @@
 //!   programs from_pod, to_pod                     default via 169.254.1.1, fe80::1
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tombolo_abi::{Addr, Endpoint, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Hook};
 use tombolo_datapath::Datapath;
-use tombolo_netlink::{LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
+use tombolo_netlink::{Link, LinkChange, Mac, Namespace, Netlink, Route, Veth, sysctl};
 
 use crate::error::Error;
 use crate::fault::{self, Step};
+use crate::slow_path::Others;
 
 /// How long the kernel may take to notice that both sides of a link are up: a moment, unless it is very busy.
 const RUNNING_DEADLINE: Duration = Duration::from_secs(5);
@@ -84,21 +86,21 @@ impl PodLink<'_> {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn open_host(&self, host: &mut Netlink, datapath: &Datapath, index: u32) -> Result<(), Error> {
-        let row = Endpoint {
-            ifindex: index,
-            mac: self.mac,
-            mtu: self.mtu,
-            ..Endpoint::default()
-        };
+    pub fn open_host(
+        &self,
+        host: &mut Netlink,
+        datapath: &Datapath,
+        index: u32,
+        others: Others,
+    ) -> Result<(), Error> {
+        let row = self.row(index, others);
         for &address in self.addresses {
             datapath.endpoints().insert(&Addr::from(address), &row)?;
         }
         fault::at(Step::AddRowsWritten)?;
-        // (Router advertisements of pods are dropped by this program; `accept_ra` need not be set.)
-        datapath.attach(Hook::FromPod, self.host_name, index)?;
+        self.attach_one(Hook::FromPod, datapath, index, others)?;
         fault::at(Step::AddOneAttached)?;
-        datapath.attach(Hook::ToPod, self.host_name, index)?;
+        self.attach_one(Hook::ToPod, datapath, index, others)?;
         fault::at(Step::AddBothAttached)?;
         let up = LinkChange {
             up: Some(true),
@@ -107,6 +109,62 @@ impl PodLink<'_> {
         };
         host.set_link(index, &up)?;
         Ok(fault::at(Step::AddHostUp)?)
+    }
+
+    /// The row of the pod's addresses.
+    pub fn row(&self, index: u32, others: Others) -> Endpoint {
+        Endpoint {
+            ifindex: index,
+            mac: self.mac,
+            mtu: self.mtu,
+            flags: others.slow,
+            ..Endpoint::default()
+        }
+    }
+
+    /// Attaches the programs; fine if they are.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attach(&self, datapath: &Datapath, index: u32, others: Others) -> Result<(), Error> {
+        self.attach_one(Hook::FromPod, datapath, index, others)?;
+        self.attach_one(Hook::ToPod, datapath, index, others)
+    }
+
+    /// (Router advertisements of pods are dropped by a program; `accept_ra` need not be set.)
+    fn attach_one(&self, hook: Hook, datapath: &Datapath, index: u32, others: Others) -> Result<(), Error> {
+        if others.ingress_qdisc {
+            datapath.attach_beside(hook, self.host_name, index)?;
+        } else {
+            datapath.attach(hook, self.host_name, index)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the host's side of a link whole that was set up before, by changing only what differs from what is
+    /// found: pods that run, of which there may be hundreds, have all of it. Routes are left out.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn mend(
+        &self,
+        host: &mut Netlink,
+        datapath: &Datapath,
+        link: &Link,
+        others: Others,
+        neighbours: &BTreeSet<(u32, IpAddr, Mac)>,
+    ) -> Result<(), Error> {
+        if !link.up {
+            self.open_host(host, datapath, link.index, others)?;
+            return Ok(self.configure_host(host, link.index)?);
+        }
+        self.attach(datapath, link.index, others)?;
+        for &address in self.addresses {
+            if !neighbours.contains(&(link.index, address, self.mac)) {
+                host.replace_neighbour(link.index, address, self.mac)?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets the node's own packets find the pod; the host's side is up.

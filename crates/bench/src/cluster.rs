@@ -3,19 +3,23 @@
 //! A node is a network namespace; two nodes are joined by one wire. Programs, sockets and state are the node's
 //! own, and all of it goes with this value, or with this process.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, CustomResourceExt};
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_cri::Cni;
 use tombolo_kube::{CLUSTER, Network, NodeNetwork};
 use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for_some};
 
@@ -51,10 +55,14 @@ pub struct Cluster {
 pub struct Node {
     // The first to go, while all that it needs is still there.
     agent: Process,
+    name: String,
+    track_flows: bool,
     pub namespace: TestNamespace,
     pub plugin: Plugin,
-    _bpffs: Bpffs,
-    _folder: tempfile::TempDir,
+    /// Where the agent has installed it for a container runtime.
+    pub cni: Cni,
+    bpffs: Bpffs,
+    folder: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -92,18 +100,11 @@ impl Node {
         let bpffs = Bpffs::new();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("kubeconfig"), kubeconfig)?;
-        let log = std::fs::File::create(at("agent.log"))?;
-        let mut command = namespace.command(own_program("tombolo")?);
-        command
-            .args(["agent", "--node", name, "--metrics", "127.0.0.1:9440"])
-            .args(["--kubeconfig".into(), at("kubeconfig")])
-            .args(["--state-dir".into(), at("state")])
-            .args(["--socket".into(), at("agent.sock")])
-            .args(["--bpffs".into(), bpffs.path().join("tombolo")])
-            .args(settings.track_flows.then_some("--track-flows"))
-            .stdin(Stdio::null())
-            .stderr(log);
-        let agent = Process::spawn(&mut command);
+        let cni = Cni {
+            bin_dir: at("cni/bin"),
+            conf_dir: at("cni/net.d"),
+        };
+        let agent = start_agent(name, &namespace, &folder, &bpffs, &cni, settings.track_flows)?;
         let program = own_program("tombolo-cni")?;
         let plugin = Plugin {
             path: program.parent().map(PathBuf::from).unwrap_or_default(),
@@ -115,10 +116,13 @@ impl Node {
         };
         let node = Self {
             agent,
+            name: name.into(),
+            track_flows: settings.track_flows,
             namespace,
             plugin,
-            _bpffs: bpffs,
-            _folder: folder,
+            cni,
+            bpffs,
+            folder,
         };
         node.wait_ready();
         Ok(node)
@@ -142,6 +146,40 @@ impl Node {
         self.namespace.run(|| self.plugin.add(pod))
     }
 
+    /// The mount namespace that the agent is in.
+    pub fn mounts(&self) -> PathBuf {
+        format!("/proc/{}/ns/mnt", self.agent.id()).into()
+    }
+
+    /// Ends the agent and starts it anew: the seconds from just before its start to its first answer that it is ready.
+    pub fn restart(&mut self) -> Result<f64> {
+        self.agent.signal(Signal::SIGTERM);
+        self.agent.wait(DEADLINE);
+        let start = Instant::now();
+        self.agent = start_agent(
+            &self.name,
+            &self.namespace,
+            &self.folder,
+            &self.bpffs,
+            &self.cni,
+            self.track_flows,
+        )?;
+        wait_for_some(DEADLINE, "the agent to be ready", || {
+            self.is_ready().ok()?.then_some(())
+        });
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// What the agent says of itself, once it serves.
+    fn is_ready(&self) -> Result<bool> {
+        let mut stream = UnixStream::connect(self.folder.path().join("agent.sock"))?;
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        Ok(serde_json::from_str::<serde_json::Value>(body)?["ready"] == true)
+    }
+
     /// The agent's resident memory, in MiB.
     pub fn agent_memory(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.id()))?;
@@ -151,6 +189,37 @@ impl Node {
             .context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
+}
+
+fn start_agent(
+    name: &str,
+    namespace: &TestNamespace,
+    folder: &tempfile::TempDir,
+    bpffs: &Bpffs,
+    cni: &Cni,
+    track_flows: bool,
+) -> Result<Process> {
+    let at = |name: &str| folder.path().join(name);
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(at("agent.log"))?;
+    // In a mount namespace of its own, which a runtime can join: they must see the same pods' namespaces.
+    let mut command = namespace.command("unshare");
+    command
+        .arg("--mount")
+        .arg(own_program("tombolo")?)
+        .args(["agent", "--node", name, "--metrics", "127.0.0.1:9440"])
+        .args(["--kubeconfig".into(), at("kubeconfig")])
+        .args(["--state-dir".into(), at("state")])
+        .args(["--socket".into(), at("agent.sock")])
+        .args(["--bpffs".into(), bpffs.path().join("tombolo")])
+        .args(["--cni-bin-dir".into(), cni.bin_dir.clone()])
+        .args(["--cni-conf-dir".into(), cni.conf_dir.clone()])
+        .args(track_flows.then_some("--track-flows"))
+        .stdin(Stdio::null())
+        .stderr(log);
+    Ok(Process::spawn(&mut command))
 }
 
 /// A node's own address, on the wire; nodes are counted from 1.

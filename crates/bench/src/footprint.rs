@@ -15,6 +15,9 @@ use crate::rounds::{Effort, alternate};
 /// So many pods the agent has.
 const PODS: usize = 100;
 
+/// So many it finds when it starts.
+const MANY_PODS: usize = 250;
+
 /// The program header of an interpreter (elf(5), `PT_INTERP`): what has none is static.
 const PT_INTERP: u32 = 3;
 
@@ -52,6 +55,26 @@ pub fn agent_and_plugin(_: Effort) -> Result<Vec<Figure>> {
             Bound::AtMost(3.0),
         ),
     ])
+}
+
+/// From the agent's start until it serves, beside as many pods as a large node has.
+pub fn agent_start(effort: Effort) -> Result<Vec<Figure>> {
+    let mut cluster = Cluster::start(Settings {
+        nodes: 1,
+        routing: "vxlan",
+        track_flows: false,
+    })?;
+    let pods = Pod::several(MANY_PODS);
+    for pod in &pods {
+        cluster.nodes[0].add(pod)?;
+    }
+    let samples = alternate(effort.rounds(15), 1, |_| cluster.nodes[0].restart())?;
+    Ok(vec![Figure::alone(
+        "agent start, 250 pods",
+        Unit::Seconds,
+        &samples[0],
+        Bound::AtMost(0.5),
+    )])
 }
 
 /// `lab up` with three nodes.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cni        the life of a pod: ADD and DEL         ─┐
+//! sandbox    the same, as a kubelet waits for it    ─┤
 //! traffic    what goes through: load over paths     ─┼─▶ figure ─▶ report
 //! footprint  what it costs: memory, size, lab up    ─┘
 //!               └── on: cluster (real agents), peers, plugin, load
@@ -23,6 +24,7 @@ mod plugin;
 mod priority;
 mod report;
 mod rounds;
+mod sandbox;
 mod statistics;
 mod traffic;
 
@@ -65,10 +67,12 @@ enum LoadCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Group {
     Cni,
+    Sandbox,
     SameNode,
     Direct,
     Vxlan,
     Agent,
+    AgentStart,
     Lab,
 }
 
@@ -76,10 +80,12 @@ impl Group {
     fn measure(self, effort: Effort) -> Result<Vec<Figure>> {
         match self {
             Self::Cni => cni::measure(effort),
+            Self::Sandbox => sandbox::measure(effort),
             Self::SameNode => traffic::same_node(effort),
             Self::Direct => traffic::direct(effort),
             Self::Vxlan => traffic::vxlan(effort),
             Self::Agent => footprint::agent_and_plugin(effort),
+            Self::AgentStart => footprint::agent_start(effort),
             Self::Lab => footprint::lab_up(effort),
         }
     }

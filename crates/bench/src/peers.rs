@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use tombolo_cri::Cni;
 use tombolo_netlink::sysctl;
 use tombolo_testkit::{End, TestNamespace, connect};
 
@@ -12,7 +13,7 @@ use crate::cluster::STATE_ROOT;
 use crate::plugin::Plugin;
 
 /// Where the package containernetworking-plugins puts them.
-const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
+pub const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
 
 /// A node with one of Debian's plugins, which takes addresses from `host-local`.
 pub struct DebianNode {
@@ -48,6 +49,46 @@ impl DebianNode {
         Ok(Self {
             namespace,
             plugin,
+            _folder: folder,
+        })
+    }
+}
+
+/// A node with the chain of plugins that containerd's own documentation sets up (`script/setup/install-cni`), for
+/// one family, from Debian's package.
+pub struct DebianChain {
+    pub namespace: TestNamespace,
+    pub cni: Cni,
+    _folder: tempfile::TempDir,
+}
+
+impl DebianChain {
+    /// `bridge` with masquerade, then `portmap`.
+    pub fn new() -> Result<Self> {
+        // On a disk, as Tombolo's.
+        let folder = tempfile::tempdir_in("/var/tmp")?;
+        let list = json!({
+            "cniVersion": "1.0.0", "name": "containerd-net",
+            "plugins": [
+                {
+                    "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "promiscMode": true,
+                    "ipam": {
+                        "type": "host-local", "dataDir": folder.path().join("addresses"),
+                        "ranges": [[{"subnet": "10.247.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}],
+                    },
+                },
+                {"type": "portmap", "capabilities": {"portMappings": true}},
+            ],
+        });
+        let cni = Cni {
+            bin_dir: DEBIAN_PLUGINS.into(),
+            conf_dir: folder.path().join("net.d"),
+        };
+        std::fs::create_dir(&cni.conf_dir)?;
+        std::fs::write(cni.conf_dir.join("10-containerd-net.conflist"), list.to_string())?;
+        Ok(Self {
+            namespace: TestNamespace::new("chain"),
+            cni,
             _folder: folder,
         })
     }

@@ -1,6 +1,6 @@
 //! The one way into a pod, from whichever hook.
 
-use aya_ebpf::helpers::bpf_redirect_peer;
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
 use tombolo_abi::{Endpoint, GATEWAY_MAC, Outcome};
 
 use crate::{mtu, parse::Packet, policy, skb::Skb, ttl, verdict::Verdict};
@@ -21,7 +21,11 @@ pub fn deliver(skb: Skb, packet: &Packet, endpoint: &Endpoint, entry: Entry) -> 
         ttl::check(skb, packet)?;
         mtu::check(skb, packet, endpoint.mtu, true)?;
     }
-    policy::ingress(packet)?;
+    // What takes the slow path crosses `to_pod`, where the policy is asked.
+    let slow = entry == Entry::Forwarded && endpoint.flags & Endpoint::SLOW_INGRESS != 0;
+    if !slow {
+        policy::ingress(packet)?;
+    }
     if entry == Entry::FromStack {
         return Ok(Verdict::pass(Outcome::Delivered));
     }
@@ -29,8 +33,14 @@ pub fn deliver(skb: Skb, packet: &Packet, endpoint: &Endpoint, entry: Entry) -> 
     if !skb.set_macs(endpoint.mac, GATEWAY_MAC) {
         return Err(Outcome::Malformed.into());
     }
-    // Straight into the pod's namespace, without a queue between.
-    // SAFETY: a helper call.
-    let returned = unsafe { bpf_redirect_peer(endpoint.ifindex, 0) };
+    let returned = if slow {
+        // Out by the link's host side: through whatever somebody else has put there.
+        // SAFETY: a helper call.
+        unsafe { bpf_redirect(endpoint.ifindex, 0) }
+    } else {
+        // Straight into the pod's namespace, without a queue between.
+        // SAFETY: a helper call.
+        unsafe { bpf_redirect_peer(endpoint.ifindex, 0) }
+    };
     Ok(Verdict::redirect(Outcome::Delivered, returned))
 }

@@ -27,6 +27,7 @@ mod resolve;
 mod skb;
 mod spoof;
 mod ttl;
+mod tunnel;
 mod verdict;
 
 #[cfg(not(target_arch = "bpf"))]

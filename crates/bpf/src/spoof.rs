@@ -1,6 +1,6 @@
 //! Anti-spoofing: what a pod may claim to be, and to say.
 
-use tombolo_abi::{Addr, Outcome};
+use tombolo_abi::{Addr, Endpoint, Outcome};
 
 use crate::{
     maps::ENDPOINTS,
@@ -8,31 +8,38 @@ use crate::{
     skb::Skb,
 };
 
-/// ICMPv6 type of router advertisements (RFC 4861, section 4.2).
+/// ICMPv6 types of neighbour discovery, from router solicitations to redirects (RFC 4861, section 4).
+const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
+const REDIRECT: u8 = 137;
 
-/// Holds a pod to its own address, and keeps it from posing as a router.
+/// Holds a pod to its own address, and keeps it from posing as a router or a neighbour; gives the
+/// sender.
 ///
 /// # Errors
 /// In this order, so that each packet has one fitting reason: `Malformed`: an ICMPv6 packet without
-/// a type; `RouterAdvertisement`, whatever its addresses; `NotRoutable`: the destination is one that
-/// no packet reaches from a pod, whoever sent it (neighbour discovery and multicast listener reports
-/// end here, so that `SpoofedSource` stays a sign of something wrong); `SpoofedSource`.
+/// a type; `RouterAdvertisement`, whatever its addresses; `NotRoutable`: neighbour discovery, or a
+/// destination that no packet reaches from a pod, whoever sent it (what every pod's own stack says to
+/// its link ends here, so that `SpoofedSource` stays a sign of something wrong); `SpoofedSource`.
 #[inline(always)]
-pub fn check(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
+pub fn check(skb: Skb, packet: &Packet) -> Result<&'static Endpoint, Outcome> {
     if packet.protocol == protocol::ICMPV6 && !packet.v4 && !packet.later_fragment {
         match skb.load::<u8>(packet.transport) {
             Some(ROUTER_ADVERTISEMENT) => return Err(Outcome::RouterAdvertisement),
+            // To a single address, too: the node's stack would believe it.
+            Some(ROUTER_SOLICITATION..=REDIRECT) => return Err(Outcome::NotRoutable),
             Some(_) => {}
             None => return Err(Outcome::Malformed),
         }
     }
     // SAFETY: the entry is read at once. Should it be given to another address meanwhile, the
     // packet is judged as of a moment later.
-    if unsafe { ENDPOINTS.get(packet.source) }.is_some_and(|endpoint| endpoint.ifindex == skb.ifindex()) {
+    if let Some(endpoint) = unsafe { ENDPOINTS.get(packet.source) }
+        && endpoint.ifindex == skb.ifindex()
+    {
         // Tables hold routable addresses only: those of the destination are looked at where it is
         // found in none of them.
-        return Ok(());
+        return Ok(endpoint);
     }
     Err(if is_routable(&packet.destination) {
         Outcome::SpoofedSource

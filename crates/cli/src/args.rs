@@ -26,6 +26,11 @@ pub enum Command {
     Connectivity(crate::connectivity::ConnectivityArgs),
     /// Connect the pods of this node (a daemon, one on each node)
     Agent(tombolo_agent::Args),
+    /// Take the CNI plugin and its configuration off this node, and put back what was there before
+    #[command(after_help = "\
+Do it when the node's pods are gone and its agent has ended: the runtime needs the plugin to disconnect pods,
+and an agent would install it again.")]
+    AgentUninstall(tombolo_agent::UninstallArgs),
     /// Hand out blocks of pod addresses to nodes (a daemon, one for the cluster)
     Operator(tombolo_operator::Args),
     /// Say whether this node's network is healthy, and why not

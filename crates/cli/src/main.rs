@@ -56,6 +56,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
                 .block_on(tombolo_agent::run(args))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::AgentUninstall(args) => node::uninstall(&args),
         Command::Operator(args) => {
             logging::start(false);
             runtime()?.block_on(tombolo_operator::run(args))?;

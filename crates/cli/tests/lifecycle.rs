@@ -7,10 +7,11 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use support::{Lab, TOMBOLO, eventually, run, succeed, unique_name};
 
 /// The namespaces that a lab's processes are in and this one is not, as `net:[...]` and `mnt:[...]`.
@@ -63,6 +64,46 @@ fn links() -> BTreeSet<String> {
         .collect()
 }
 
+/// The tables of this machine's own nftables.
+fn nft_tables() -> String {
+    succeed(Command::new("nft").args(["list", "tables"]))
+}
+
+/// An object of the kernel's BPF, as bpftool names it: its kind and its id, which is not given again.
+type BpfObject = (&'static str, u64);
+
+/// What a lab's nodes have pinned, and the programs behind that.
+fn bpf_objects(lab: &Lab) -> BTreeSet<BpfObject> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![lab.folder_of_lab().join("state/bpf")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            // A pin does not say of which kind it is.
+            let path = entry.path();
+            let shown = ["map", "prog", "link"].into_iter().find_map(|kind| {
+                let mut bpftool = Command::new("bpftool");
+                let output = run(bpftool.args(["-j", kind, "show", "pinned"]).arg(&path));
+                let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
+                Some((kind, shown)).filter(|(_, shown)| shown["id"].is_u64())
+            });
+            let (kind, shown) = shown.unwrap_or_else(|| panic!("bpftool does not know {}", path.display()));
+            found.insert((kind, shown["id"].as_u64().unwrap()));
+            found.extend(shown["prog_id"].as_u64().map(|id| ("prog", id)));
+        }
+    }
+    found
+}
+
+fn is_there((kind, id): &BpfObject) -> bool {
+    let mut bpftool = Command::new("bpftool");
+    let output = run(bpftool.args([kind, "show", "id", &id.to_string()]));
+    output.status.success()
+}
+
 #[track_caller]
 fn assert_nothing_is_left(lab: &Lab, known: &BTreeSet<String>) {
     assert!(
@@ -95,17 +136,30 @@ fn assert_nothing_is_left(lab: &Lab, known: &BTreeSet<String>) {
 
 #[test]
 fn down_leaves_nothing() {
-    let (settings_before, links_before) = (settings(), links());
+    let (settings_before, links_before, tables_before) = (settings(), links(), nft_tables());
     let lab = Lab::up(2, &["--routing", "vxlan"]);
     let processes = lab.status()["processes"].as_array().unwrap().clone();
     let pids = processes.iter().map(|one| one["pid"].as_u64().unwrap() as u32);
     let known = namespaces(pids);
     // Two nodes of two kinds, four pods, the outside host.
     assert!(known.len() >= 9, "{known:?}");
+    let objects = bpf_objects(&lab);
+    for kind in ["map", "prog", "link"] {
+        assert!(
+            objects.iter().any(|(of, _)| *of == kind),
+            "no {kind} in {objects:?}"
+        );
+    }
+    assert!(objects.iter().all(is_there));
     lab.down();
     assert_nothing_is_left(&lab, &known);
     assert_eq!(settings(), settings_before);
     assert_eq!(links(), links_before);
+    assert_eq!(nft_tables(), tables_before);
+    // The kernel frees them when the last who may still read them has ended.
+    eventually("the eBPF objects to go", 20, || {
+        (!objects.iter().any(is_there)).then_some(())
+    });
     let again = succeed(&mut lab.lab(&["down"]));
     assert!(again.contains("There is no lab"), "{again}");
 }

@@ -6,13 +6,14 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Lab, succeed};
+use support::{Lab, TOMBOLO, succeed};
 
 fn holds(nodes: usize, routing: &[&str], families: &str) {
     let options = [routing, &["--families", families]].concat();
     let lab = Lab::up(nodes, &options);
     let report = lab.assert_connected();
     assert_is_complete(&report, nodes, families);
+    assert_refused_at_the_node(&lab, &report);
     for target in ["b1", &format!("a{nodes}")] {
         bulk(
             &lab,
@@ -45,6 +46,36 @@ fn assert_is_complete(report: &Value, nodes: usize, families: &str) {
     assert_eq!(of_rule("outside-to-pod"), pods * 3 * families);
     assert_eq!(of_rule("own-address"), pods);
     assert_eq!(of_rule("localhost"), 6 * families);
+}
+
+/// Silence alone could also be that of a packet that never came: every node has counted what it refused.
+fn assert_refused_at_the_node(lab: &Lab, report: &Value) {
+    let status = lab.status();
+    let pods = status["pods"].as_array().unwrap();
+    for node in status["nodes"].as_array().unwrap() {
+        let name = &node["name"];
+        let is_here = |pod: &&Value| pod["node"] == *name;
+        let here: Vec<&Value> = pods.iter().filter(is_here).map(|pod| &pod["name"]).collect();
+        let checks = report["checks"].as_array().unwrap().iter();
+        let tried = checks
+            .filter(|check| check["rule"] == "outside-to-pod" && here.contains(&&check["target"]))
+            .count() as u64;
+        assert!(tried >= 3, "nobody outside tried to reach pods of {name}");
+        let words = [TOMBOLO, "get", "drops", "--json"];
+        let drops: Value =
+            serde_json::from_str(&succeed(&mut lab.exec(name.as_str().unwrap(), &words))).unwrap();
+        let refused: u64 = drops
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|row| row["hook"] == "from_uplink" && row["reason"] == "external_to_pod")
+            .map(|row| row["packets"].as_u64().unwrap())
+            .sum();
+        assert!(
+            refused >= tried,
+            "{name} refused {refused} packets of {tried} attempts: {drops}"
+        );
+    }
 }
 
 /// 16 MiB there and back from a1, every byte compared, each family; and whether they crossed the overlay.

@@ -93,3 +93,23 @@ fn addresses_that_only_their_node_lists_are_reached_without_nat() {
     let node = support::succeed(&mut lab.kubectl(&["get", "node", "node2", "-o", "json"]));
     assert!(extra.iter().all(|address| !node.contains(address)), "{node}");
 }
+
+#[test]
+fn direct_routing_past_a_router_is_warned_of() {
+    let lab = Lab::named(support::unique_name());
+    let options = ["--routing", "direct", "--segments", "2", "--timeout", "30"];
+    let output = support::run(&mut lab.up_command(2, &options));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    for (node, other, router) in [("node1", "node2", "172.20.1.1"), ("node2", "node1", "172.20.2.1")] {
+        let warning = format!("warning: {node}: node {other} is past the router {router}");
+        assert!(said.contains(&warning), "{said}");
+    }
+    let status = support::succeed(&mut lab.lab(&["status"]));
+    assert!(
+        status.contains("yes, but: node node2 is past the router"),
+        "{status}"
+    );
+    let of_node = support::succeed(&mut lab.exec("node1", &[support::TOMBOLO, "status"]));
+    assert!(of_node.contains("past the router 172.20.1.1"), "{of_node}");
+}

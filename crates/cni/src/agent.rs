@@ -131,6 +131,10 @@ pub struct AddRequest {
     /// Addresses that the runtime wants for the pod, instead of any free ones of their families.
     #[serde(default, rename = "requestedIPs", skip_serializing_if = "Vec::is_empty")]
     pub requested_ips: Vec<IpAddr>,
+    /// A plugin after ours in the chain will limit what the pod sends, and needs the ingress qdisc of the
+    /// link's host side.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub egress_limit: bool,
 }
 
 /// What the agent made on ADD.

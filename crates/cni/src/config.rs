@@ -243,6 +243,27 @@ impl Config {
         })
     }
 
+    /// Whether the runtime asks for a limit on what the pod sends: the capability `bandwidth` (CNI
+    /// CONVENTIONS), which a configuration declares for us only where a plugin after ours shapes.
+    ///
+    /// # Errors
+    /// Code 7 when the rate is none.
+    pub fn egress_limit(&self) -> Result<bool> {
+        let bandwidth = self.raw.runtime_config.as_ref().and_then(|c| c.get("bandwidth"));
+        let Some(rate) = bandwidth
+            .and_then(|b| b.get("egressRate"))
+            .filter(|r| !r.is_null())
+        else {
+            return Ok(false);
+        };
+        let bits = rate.as_u64().ok_or_else(|| {
+            invalid(format!(
+                "the bandwidth's \"egressRate\" is {rate} and must be a number of bits per second"
+            ))
+        })?;
+        Ok(bits > 0)
+    }
+
     /// Addresses that the runtime wants for the pod: the capability `ips`, the older `args.cni.ips`, or
     /// `argument`, the value of `IP` in `CNI_ARGS`, which is older still; the first of them that is there
     /// (CNI CONVENTIONS). A prefix length behind an address means nothing here.

@@ -47,6 +47,27 @@ fn several_versions_may_be_listed() {
 }
 
 #[test]
+fn a_limit_on_what_the_pod_sends_is_a_rate() {
+    let of = |runtime_config: &str| {
+        let json = format!(r#"{{"cniVersion":"1.0.0","name":"n","runtimeConfig":{runtime_config}}}"#);
+        Config::parse(json.as_bytes()).unwrap().egress_limit()
+    };
+    for (runtime_config, expected) in [
+        ("null", false),
+        ("{}", false),
+        (r#"{"bandwidth":{"ingressRate":1000}}"#, false),
+        (r#"{"bandwidth":{"ingressRate":1000,"egressRate":0}}"#, false),
+        (r#"{"bandwidth":{"egressRate":1000,"egressBurst":1000}}"#, true),
+    ] {
+        assert_eq!(of(runtime_config).unwrap(), expected, "{runtime_config}");
+    }
+    assert_eq!(
+        of(r#"{"bandwidth":{"egressRate":"1M"}}"#).unwrap_err().code,
+        code::INVALID_CONFIG
+    );
+}
+
+#[test]
 fn addresses_may_be_requested_in_both_ways() {
     let of = |rest: &str| {
         let json = format!(r#"{{"cniVersion":"1.0.0","name":"n",{rest}}}"#);

@@ -42,6 +42,9 @@ pub mod released;
 mod result;
 mod version;
 
+/// The plugin's program, by the name that configurations call it by.
+pub const PLUGIN_NAME: &str = "tombolo-cni";
+
 pub use config::{CONFIG_MAX, Config};
 pub use environment::{
     Args, CONTAINER_ID_MAX, Command, ContainerId, Environment, INTERFACE_NAME_MAX, InterfaceName, invalid,

@@ -197,6 +197,16 @@ impl Target<'_> {
     }
 }
 
+/// Whether what is pinned there is a link at the device of that index.
+pub fn is_at(pin: &Path, ifindex: u32) -> Result<bool> {
+    let pinned = bpf::open(pin, false).map_err(|source| Error::Pin {
+        what: "open",
+        path: pin.to_owned(),
+        source,
+    })?;
+    Ok(link::state(pinned.as_fd()).is_some_and(|state| state.ifindex == ifindex))
+}
+
 /// Detaches what is pinned there; fine if the device is gone.
 pub fn detach(device: &str, hook: Hook, pin: &Path) -> Result<()> {
     let pinned = match bpf::open(pin, false) {

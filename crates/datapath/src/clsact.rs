@@ -10,9 +10,11 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 use crate::bpf::link::Direction;
 
-/// The filter's place: before those of others, with a handle that is known again.
-const PRIORITY: u32 = 1;
-const HANDLE: u32 = 0x746f;
+/// The priority of the filters that carry our programs: before those of others.
+pub const PRIORITY: u16 = 1;
+
+/// Their handle among those of that priority, by which they are known again.
+pub const HANDLE: u32 = 0x746f;
 
 /// `TC_H_CLSACT`, both as parent of the qdisc and, with a minor number, of its filters.
 const CLSACT: u32 = 0xffff_fff1;
@@ -109,7 +111,7 @@ impl Request {
             Direction::Ingress => MIN_INGRESS,
             Direction::Egress => MIN_EGRESS,
         };
-        let info = PRIORITY << 16 | u32::from(ETH_P_ALL.to_be());
+        let info = u32::from(PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
         self.tcmsg(ifindex, HANDLE, CLSACT_HANDLE | minor, info);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs, io,
     ops::Deref,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
@@ -13,7 +13,7 @@ use tombolo_abi::{ABI_VERSION, Hook, map};
 use crate::{
     Attach, Error, Packet, Result, Run, Tables,
     attach::{self, Target},
-    bpf,
+    bpf::{self, link},
     object::{Constants, Embedded, Programs},
     pins::Pins,
     staging::{self, Staged},
@@ -169,18 +169,42 @@ impl Datapath {
         result
     }
 
-    /// Attaches a hook's program to a device; fine if it is attached. One whose tables wait for their rows does
-    /// not replace another.
+    /// Attaches a hook's program to a device; fine if it is attached, also under the name that the device had
+    /// before. One whose tables wait for their rows does not replace another.
     pub fn attach(&self, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
+        self.attach_by(self.attach, hook, device, ifindex)
+    }
+
+    /// The same, and leaves the device's ingress qdisc to somebody else: by tcx, which needs none, where
+    /// the kernel has it (Linux 6.6).
+    pub fn attach_beside(&self, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
+        let attach = if link::is_supported() {
+            Attach::Tcx
+        } else {
+            self.attach
+        };
+        self.attach_by(attach, hook, device, ifindex)
+    }
+
+    fn attach_by(&self, attach: Attach, hook: Hook, device: &str, ifindex: u32) -> Result<()> {
         let pin = self.pins.link(device, hook);
-        Target {
+        let target = Target {
             hook,
             program: program(&self.programs, hook)?.as_fd(),
             device,
             ifindex,
             pin: &pin,
+        };
+        let put = || target.attach(attach.is_tcx(hook), !self.pins.staged().exists());
+        match put() {
+            // A device takes a program once, and has this one by a link that is pinned elsewhere.
+            Err(Error::Attach { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists && self.take_name(&target)? =>
+            {
+                put()
+            }
+            done => done,
         }
-        .attach(self.attach.is_tcx(hook), !self.pins.staged().exists())
     }
 
     /// Whether a hook's program is attached to a device.
@@ -197,6 +221,21 @@ impl Datapath {
             pin: &pin,
         }
         .is_attached()
+    }
+
+    /// Gives the pin of a renamed device its name of now; false: there is no such pin.
+    fn take_name(&self, target: &Target<'_>) -> Result<bool> {
+        for (_, hook, pin) in self.pins.attached()? {
+            if hook == target.hook && attach::is_at(&pin, target.ifindex)? {
+                fs::rename(&pin, target.pin).map_err(|source| Error::Pin {
+                    what: "rename",
+                    path: pin,
+                    source,
+                })?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Detaches all programs from a device; fine if none is attached, or the device is gone.

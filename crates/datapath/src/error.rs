@@ -12,7 +12,11 @@ pub enum Error {
     #[error("the embedded eBPF object cannot be used ({0}): this build is broken, rebuild it")]
     Object(String),
     /// No bpffs where the pins are to be.
-    #[error("{0} is not on a bpffs: mount one there (mount -t bpf bpf /sys/fs/bpf)")]
+    #[error(
+        "{0} is not on a bpffs: mount the machine's (mount -t bpf bpf /sys/fs/bpf); where this runs in a container, mount \
+         the host's /sys/fs/bpf into it. Programs and tables are pinned there to outlive this process, which a bpffs \
+         that goes with its container would not let them"
+    )]
     NotBpffs(PathBuf),
     /// A folder or pin cannot be used.
     #[error("cannot {what} {}: {source}", .path.display())]

@@ -27,6 +27,7 @@ mod takeover;
 
 pub use attach::Attach;
 pub use bpf::program::{Packet, Run};
+pub use clsact::{HANDLE as FILTER_HANDLE, PRIORITY as FILTER_PRIORITY};
 pub use datapath::{Datapath, Options};
 pub use error::{Error, Result};
 pub use pins::remove;

@@ -162,6 +162,19 @@ fn destinations_that_are_no_single_host_past_the_link() {
         DROP,
         Outcome::NotRoutable,
     );
+    // Neighbour discovery has no place past a link, whatever address it is sent to.
+    for destination in [V6.b, V6.node, V6.pod_3, V6.outside] {
+        for kind in [133, 135, 136, 137] {
+            let message = Frame::udp(V6.a, destination).icmp(0, kind).ttl(255);
+            cluster.expect(HOOK, &message, DROP, Outcome::NotRoutable);
+            cluster.expect(HOOK, &message.clone().extended(0), DROP, Outcome::NotRoutable);
+            cluster.expect(HOOK, &message.fragment(0), DROP, Outcome::NotRoutable);
+        }
+        for kind in [132, 138] {
+            let message = Frame::udp(V6.a, V6.b).icmp(0, kind);
+            cluster.expect(HOOK, &message, REDIRECT, Outcome::Delivered);
+        }
+    }
     // Right beside them.
     for destination in ["223.255.255.255", "1.0.0.1", "169.253.1.1", "128.0.0.1"] {
         cluster.expect(HOOK, &Frame::udp(V4.a, destination), NEXT, Outcome::ToStack);
@@ -327,6 +340,42 @@ fn extension_headers_and_fragments_pass() {
     frame[14] = 0x46;
     frame[16..18].copy_from_slice(&36_u16.to_be_bytes());
     cluster.expect_bytes(HOOK, &frame, 0, REDIRECT, Outcome::Delivered, "options");
+}
+
+#[test]
+fn the_overlays_port_is_the_nodes_own() {
+    let cluster = Cluster::new(&Bed::new());
+    for f in FAMILIES {
+        let tunnel = |destination: &str| {
+            let mut frame = Frame::udp(f.a, destination);
+            frame.payload[2..4].copy_from_slice(&OVERLAY_PORT.to_be_bytes());
+            frame
+        };
+        cluster.expect(HOOK, &tunnel(f.outside), DROP, Outcome::TunnelPort);
+        cluster.expect(HOOK, &tunnel(f.outside).fragment(0), DROP, Outcome::TunnelPort);
+        // A later fragment has no ports, whatever its bytes say; neither has another protocol.
+        cluster.expect(HOOK, &tunnel(f.outside).fragment(8), NEXT, Outcome::ToStack);
+        let tcp = tunnel(f.outside).protocol(6, &tunnel(f.outside).payload);
+        cluster.expect(HOOK, &tcp, NEXT, Outcome::ToStack);
+        // Cut short.
+        let short = tunnel(f.outside).protocol(17, &[0, 1]);
+        cluster.expect(HOOK, &short, DROP, Outcome::Malformed);
+        // Nodes know it by its source; pods may speak as they like.
+        cluster.expect(HOOK, &tunnel(f.node), NEXT, Outcome::ToStack);
+        cluster.expect(HOOK, &tunnel(f.node_2), REDIRECT, Outcome::Routed);
+        cluster.expect(HOOK, &tunnel(f.b), REDIRECT, Outcome::Delivered);
+    }
+    let config = cluster.datapath.config().unwrap();
+    let without = tombolo_abi::Config {
+        overlay_port: 0,
+        ..config
+    };
+    cluster.datapath.set_config(&without).unwrap();
+    let mut frame = Frame::udp(FAMILIES[0].a, FAMILIES[0].outside);
+    for port in [OVERLAY_PORT, 0] {
+        frame.payload[2..4].copy_from_slice(&port.to_be_bytes());
+        cluster.expect(HOOK, &frame, NEXT, Outcome::ToStack);
+    }
 }
 
 #[test]

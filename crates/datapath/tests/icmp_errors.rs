@@ -268,6 +268,7 @@ fn a_pods_smaller_mtu_counts() {
         ifindex: cluster.link_b,
         mac: POD_B_MAC,
         mtu: 1300,
+        flags: 0,
     };
     cluster
         .datapath

@@ -49,6 +49,7 @@ fn maps_are_reused_with_what_they_hold() {
         ifindex: 7,
         mac: [1; 6],
         mtu: 1400,
+        flags: 0,
     };
     let address = Addr::from(ip("10.0.0.1"));
     bed.load().endpoints().insert(&address, &endpoint).unwrap();

@@ -241,6 +241,7 @@ fn from_uplink_answers_as_a_router_does() {
             ifindex: cluster.link_a,
             mac: POD_MAC,
             mtu: 1300,
+            flags: 0,
         };
         cluster
             .datapath
@@ -264,6 +265,8 @@ fn to_uplink_lets_the_cluster_and_the_node_speak() {
     for f in FAMILIES {
         for destination in [f.pod_2, f.node_2, f.pod_3, f.node_3, f.pod_4] {
             cluster.expect(at, &Frame::udp(f.node, destination), NEXT, Outcome::Routed);
+        }
+        for destination in [f.pod_2, f.node_2, f.pod_4] {
             cluster.expect(at, &Frame::udp(f.a, destination), NEXT, Outcome::Routed);
         }
         cluster.expect(at, &Frame::udp(f.node, f.outside), NEXT, Outcome::NotOurs);

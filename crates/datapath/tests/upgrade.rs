@@ -198,8 +198,12 @@ fn assert_tracked(held: &Held, talks: &[Talk], when: &str) {
 
 /// Runs a test for each way to attach, on threads of their own, which have a node to themselves.
 fn for_each_attach(test: impl Fn(Attach) + Send + Copy + 'static) {
-    for attach in attach_ways() {
-        std::thread::spawn(move || test(attach)).join().unwrap();
+    let threads: Vec<_> = attach_ways()
+        .into_iter()
+        .map(|attach| std::thread::spawn(move || test(attach)))
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
     }
 }
 
@@ -257,7 +261,7 @@ fn killed_at_any_moment() {
         let stride = if std::env::var_os("TOMBOLO_LONG").is_some() {
             1
         } else {
-            13
+            31
         };
         let node = Node::tracking(attach);
         let mut talks = vec![Talk::begin(&node, true)];
@@ -265,9 +269,9 @@ fn killed_at_any_moment() {
         let mut killed = 0;
         for (to, finish, first) in [
             (Build::Next, Build::Next, 0),
-            (Build::This, Build::This, 3),
-            (Build::Next, Build::This, 6),
-            (Build::This, Build::Next, 9),
+            (Build::This, Build::This, 8),
+            (Build::Next, Build::This, 16),
+            (Build::This, Build::Next, 24),
         ] {
             let mut moment = first % stride;
             loop {
@@ -295,7 +299,7 @@ fn killed_at_any_moment() {
             }
             assert!(moment > 40, "{attach:?}: an upgrade has {moment} steps only");
         }
-        assert!(killed > 10, "{killed}");
+        assert!(killed >= 8, "{killed}");
     });
 }
 

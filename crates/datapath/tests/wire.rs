@@ -5,85 +5,19 @@
 mod common;
 
 use std::{
-    collections::BTreeMap,
     io,
     net::{SocketAddr, UdpSocket},
     os::fd::{AsRawFd as _, OwnedFd},
-    time::Duration,
 };
 
 use common::{
-    bed::{Other, attach_ways, eventually, ifindex, run},
+    bed::{attach_ways, eventually, ifindex, run},
     cluster::{FAMILIES, Family, OVERLAY_PORT, V4, V6},
     frame::{Frame, IcmpError, ip},
-    node::Node,
+    node::{Node, listen, next, timed},
 };
 use tombolo_abi::{Hook, Outcome};
 use tombolo_datapath::Attach;
-
-impl Node {
-    /// What a hook has counted, but for the multicast reports that every namespace's own stack sends
-    /// when it pleases.
-    fn counted(&self, hook: Hook) -> BTreeMap<Outcome, u64> {
-        let packets = self.cluster.packets().into_iter();
-        packets
-            .filter(|((h, o), _)| *h == hook && *o != Outcome::NotRoutable)
-            .map(|((_, o), n)| (o, n))
-            .collect()
-    }
-
-    /// Does something, and waits until a hook has counted this, and nothing else.
-    #[track_caller]
-    fn expect(&self, hook: Hook, outcome: Outcome, what: &str, act: impl FnOnce()) {
-        let mut wanted = self.counted(hook);
-        *wanted.entry(outcome).or_default() += 1;
-        act();
-        eventually(what, || {
-            let found = self.counted(hook);
-            if found == wanted {
-                Ok(())
-            } else {
-                Err(format!(
-                    "{}: wanted {wanted:?}, found {found:?}\n{}",
-                    hook.word(),
-                    self.cluster.state()
-                ))
-            }
-        });
-    }
-
-    /// Sends a VXLAN frame from an address of the wire to the node.
-    fn send_encapsulated(&self, outer: &str, vni: u32, frame: &[u8]) {
-        let from = ip(outer);
-        let to = if from.is_ipv4() { ip(V4.node) } else { ip(V6.node) };
-        let mut bytes = vec![8, 0, 0, 0];
-        bytes.extend((vni << 8).to_be_bytes());
-        bytes.extend(frame);
-        self.wire.run(move || {
-            let socket = UdpSocket::bind((from, 0)).unwrap();
-            socket.send_to(&bytes, (to, OVERLAY_PORT)).unwrap();
-        });
-    }
-}
-
-/// A socket in a namespace, that gives up in the end.
-fn listen(place: &Other, address: &str, port: u16) -> UdpSocket {
-    let address = SocketAddr::new(ip(address), port);
-    place.run(move || timed(UdpSocket::bind(address).unwrap()))
-}
-
-fn timed(socket: UdpSocket) -> UdpSocket {
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    socket
-}
-
-/// The next datagram, and where it came from.
-fn next(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
-    let mut bytes = vec![0; 65536];
-    let (len, from) = socket.recv_from(&mut bytes).expect("nothing arrived");
-    bytes.truncate(len);
-    (bytes, from)
-}
 
 /// The next inner frame that the wire gets, whoever it is for; it must be of the overlay.
 fn next_inner(socket: &UdpSocket) -> Vec<u8> {

@@ -46,6 +46,10 @@ pub struct NodeNetworkStatus {
     /// The MTU of this node's pods, in bytes of the IP packet; 0 while unknown.
     #[serde(default)]
     pub pod_mtu: u16,
+    /// The machine that says all this, by an id that its agent made up when it first served the node. A machine
+    /// with another one has been replaced by this one, and stands back.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub machine: String,
     /// Whether the node's pods can be connected, and if not, why.
     #[serde(default)]
     pub health: Health,

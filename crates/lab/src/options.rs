@@ -47,7 +47,7 @@ pub struct UpArgs {
     /// MTU of the pods, instead of what the nodes' devices and the routing leave
     #[arg(long, value_name = "MTU")]
     pub pod_mtu: Option<u16>,
-    /// Folder of the CNI plugin `tombolo-cni` [default: where this program is]
+    /// Folder that the agents install the CNI plugin `tombolo-cni` from [default: where this program is]
     #[arg(long, value_name = "DIR", env = "CNI_PATH")]
     pub cni_path: Option<PathBuf>,
     /// Seconds that the cluster may take until its nodes are ready and its pods run

@@ -28,6 +28,10 @@ pub const NODE_RUN: &str = "/run/tombolo";
 pub const NODE_NETNS: &str = "/run/tombolo/netns";
 /// Where a node finds how to reach the API server, inside its mount namespace.
 pub const NODE_KUBECONFIG: &str = "/run/tombolo/kubeconfig";
+/// Where a node's agent installs the CNI plugin, inside the node's mount namespace.
+pub const NODE_CNI_BIN: &str = "/run/tombolo/cni/bin";
+/// Where it installs the plugin's configuration; see [`LabDir::node_cni_conf`], too.
+pub const NODE_CNI_CONF: &str = "/run/tombolo/cni/net.d";
 /// How long one command waits for another that works on the same lab.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -97,6 +101,11 @@ impl LabDir {
     /// The kubeconfig for nodes; see [`NODE_KUBECONFIG`].
     pub fn node_kubeconfig(&self, node: &str) -> PathBuf {
         self.node(node).join("run/kubeconfig")
+    }
+
+    /// The folder of a node's CNI configuration; see [`NODE_CNI_CONF`].
+    pub fn node_cni_conf(&self, node: &str) -> PathBuf {
+        self.node(node).join("run/cni/net.d")
     }
 
     /// What a node has of its own: `run`, `lib`, and `cgroup` while it is being made.

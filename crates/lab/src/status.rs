@@ -48,7 +48,7 @@ pub struct NodeStatus {
     pub pod_mtu: u16,
     /// Whether its agent says that its network is ready.
     pub ready: bool,
-    /// What its agent says if not.
+    /// What its agent says: why it is not, or a warning.
     pub message: String,
 }
 

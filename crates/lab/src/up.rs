@@ -12,10 +12,12 @@ use crate::manifest::Manifest;
 use crate::options::UpArgs;
 use crate::place::{CONTROL, OUTSIDE, Place, tail};
 use crate::plan::Plan;
-use crate::state::{LabDir, NODE_KUBECONFIG};
+use crate::state::{LabDir, NODE_CNI_BIN, NODE_CNI_CONF, NODE_KUBECONFIG};
 
 /// How often what is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(10);
+/// The CNI plugin's program.
+const PLUGIN_NAME: &str = "tombolo-cni";
 
 /// Brings a lab up and waits until its nodes are ready and the pods of `manifests` run; tells of each step
 /// through `progress`. If that fails or is interrupted by SIGINT or SIGTERM, everything is removed again.
@@ -25,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub async fn up(args: &UpArgs, progress: &mut dyn FnMut(String)) -> Result<LabDir> {
     let plan = Plan::new(args)?;
     let manifests = Manifest::read_all(&args.manifests)?;
-    let plugin_dir = plugin_dir(args.cni_path.as_deref())?;
+    let plugin = plugin(args.cni_path.as_deref())?;
     let lab = LabDir::new(&plan.name);
     let lock = lab.create(&plan);
     // From here on there may be something to remove.
@@ -34,7 +36,7 @@ pub async fn up(args: &UpArgs, progress: &mut dyn FnMut(String)) -> Result<LabDi
         Err(error @ (Error::Exists(_) | Error::Busy(_))) => return Err(error),
         Err(error) => return Err(undo(&lab, None, error)),
     };
-    let steps = steps(&lab, &plan, args, manifests, &plugin_dir, progress);
+    let steps = steps(&lab, &plan, args, manifests, &plugin, progress);
     let result = tokio::select! {
         result = steps => result,
         result = interrupted() => result,
@@ -73,7 +75,7 @@ async fn steps(
     plan: &Plan,
     args: &UpArgs,
     manifests: Vec<Manifest>,
-    plugin_dir: &Path,
+    plugin: &Path,
     progress: &mut dyn FnMut(String),
 ) -> Result<()> {
     let mut timer = Instant::now();
@@ -91,10 +93,10 @@ async fn steps(
     ));
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let mut processes = Processes::default();
-    processes.start_control(lab, plugin_dir)?;
+    processes.start_control(lab)?;
     processes.wait_for(&lab.kubeconfig(), deadline).await?;
     done("API server: it serves".to_owned());
-    processes.start_nodes(lab, plan)?;
+    processes.start_nodes(lab, plan, plugin)?;
     let api = Api::connect(&lab.kubeconfig()).await?;
     wait(&mut processes, deadline, "for the nodes to be ready", || {
         api.unready_nodes()
@@ -108,6 +110,16 @@ async fn steps(
         })
         .await?;
         done(format!("pods: {} running", pods.len()));
+    }
+    // A node that is ready may still have something to say.
+    for network in api.node_networks().await? {
+        let said = network.status.unwrap_or_default().health.message;
+        if !said.is_empty() {
+            progress(format!(
+                "warning: {}: {said}",
+                network.metadata.name.unwrap_or_default()
+            ));
+        }
     }
     Ok(())
 }
@@ -141,16 +153,20 @@ async fn wait<F: Future<Output = Result<Vec<String>>>>(
     }
 }
 
-fn plugin_dir(chosen: Option<&Path>) -> Result<PathBuf> {
-    let folder = match chosen {
-        Some(folder) => folder.to_owned(),
-        None => program()?.parent().map(Path::to_owned).unwrap_or_default(),
+/// What the agents are to install.
+fn plugin(folder: Option<&Path>) -> Result<PathBuf> {
+    let plugin = match folder {
+        // Nodes do not share this command's working folder.
+        Some(folder) => std::path::absolute(folder)
+            .map_err(crate::error::system("find", folder))?
+            .join(PLUGIN_NAME),
+        None => program()?.with_file_name(PLUGIN_NAME),
     };
-    if folder.join("tombolo-cni").is_file() {
-        return Ok(folder);
+    if plugin.is_file() {
+        return Ok(plugin);
     }
     Err(Error::Missing {
-        missing: format!("the CNI plugin tombolo-cni is not in {}", folder.display()),
+        missing: format!("there is no CNI plugin {}", plugin.display()),
         remedy: "build it with `cargo build -p tombolo-cni`, or say with --cni-path where it is".to_owned(),
     })
 }
@@ -181,22 +197,24 @@ impl Processes {
         Ok(())
     }
 
-    fn start_control(&mut self, lab: &LabDir, plugin_dir: &Path) -> Result<()> {
+    fn start_control(&mut self, lab: &LabDir) -> Result<()> {
         let control = Place::control(lab)?;
-        let plugin_dir = plugin_dir.to_string_lossy();
-        let args = ["lab-serve", "--name", lab.name(), "--cni-path", &plugin_dir];
+        let args = ["lab-serve", "--name", lab.name()];
         self.start(lab, &control, CONTROL.to_owned(), &args)?;
         Ok(())
     }
 
-    fn start_nodes(&mut self, lab: &LabDir, plan: &Plan) -> Result<()> {
+    fn start_nodes(&mut self, lab: &LabDir, plan: &Plan, plugin: &Path) -> Result<()> {
         let kubeconfig = lab.kubeconfig();
         let kubeconfig = kubeconfig.to_string_lossy();
         let operator = ["operator", "--kubeconfig", &kubeconfig];
         self.start(lab, &Place::control(lab)?, "operator".to_owned(), &operator)?;
         for node in &plan.nodes {
             let (place, name) = (Place::node(lab, &node.name)?, &node.name);
-            let agent = ["agent", "--node", name, "--kubeconfig", NODE_KUBECONFIG];
+            let plugin = plugin.to_string_lossy();
+            let mut agent = vec!["agent", "--node", name, "--kubeconfig", NODE_KUBECONFIG];
+            agent.extend(["--cni-bin-dir", NODE_CNI_BIN, "--cni-conf-dir", NODE_CNI_CONF]);
+            agent.extend(["--cni-plugin", &plugin]);
             self.start(lab, &place, format!("{name}-agent"), &agent)?;
             self.start(lab, &place, format!("{name}-probe"), &["probe", "serve"])?;
         }

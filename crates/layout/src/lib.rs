@@ -26,6 +26,7 @@ use tombolo_abi::{Config, MacKey, Route, RouteKey};
 use tombolo_kube::{Network, NodeNetwork};
 
 pub use error::Error;
+pub use mtu::IPV6_MIN_MTU;
 pub use settings::claimable;
 
 /// All that the compiler looks at.

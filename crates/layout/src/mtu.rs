@@ -4,6 +4,9 @@ use crate::members::Member;
 use crate::settings::Settings;
 use crate::{Error, Local};
 
+/// The least MTU that IPv6 works with (RFC 8200, section 5).
+pub const IPV6_MIN_MTU: u16 = 1280;
+
 /// What VXLAN adds to an IP packet: the outer IP header, UDP (8), VXLAN (8) and the inner Ethernet
 /// header (14). RFC 7348, section 5.
 pub(crate) const fn overhead(outer_v4: bool) -> u32 {

@@ -77,6 +77,19 @@ impl Paths<'_> {
         })
     }
 
+    /// The router on the direct way to `other`. Whether it knows where pods are, this node cannot tell.
+    pub fn direct_past_router(&self, other: &Member<'_>) -> Option<IpAddr> {
+        if self.settings.routing != Routing::Direct {
+            return None;
+        }
+        let ways = [true, false].map(|v4| self.shared(other, [v4, !v4]).ok());
+        let mut gateways = ways
+            .iter()
+            .flatten()
+            .filter_map(|target| self.local.reach.get(target)?.gateway);
+        gateways.next()
+    }
+
     fn overlay(&self, other: &Member<'_>) -> Result<Path, NoPath> {
         let endpoint = self.shared(other, [true, false])?;
         let ifindex = self.local.overlay_ifindex.ok_or(NoPath::NotYet)?;

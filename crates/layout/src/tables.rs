@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use tombolo_abi::{Addr, Config, MAX_BLOCK_SIZES, MacKey, Route, RouteKey, RouteKind, Way};
 
 use crate::members::{Member, Members};
+use crate::mtu::IPV6_MIN_MTU;
 use crate::paths::{NoPath, Path, Paths};
 use crate::settings::{Settings, key_len};
 use crate::{Desired, KernelRoute, Local, Masquerade, Overlay};
@@ -34,6 +35,12 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
     for other in &others {
         if let Err(why) = tables.other(settings, &paths, other) {
             warnings.push(format!("node {} is out of reach: {why}", other.name));
+        }
+        if let Some(router) = paths.direct_past_router(other) {
+            warnings.push(format!(
+                "node {} is past the router {router}, and the Network's routing is direct: pods here and there reach each other only if that router has routes to the blocks of both; use routing auto or vxlan",
+                other.name
+            ));
         }
     }
     tables.own(pod_mtu);
@@ -63,7 +70,11 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
             node_v4: own.primary(true).map_or(Addr::UNSPECIFIED, Addr::from),
             node_v6: own.primary(false).map_or(Addr::UNSPECIFIED, Addr::from),
             prefix_lens: prefix_lens(&routes),
-            overlay_port: settings.overlay_port.to_be(),
+            overlay_port: if settings.overlays() {
+                settings.overlay_port.to_be()
+            } else {
+                0
+            },
             pad: [0; 2],
         },
         routes,
@@ -71,7 +82,8 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
         kernel_routes: kernel,
         overlay: settings.overlays().then(|| Overlay {
             port: settings.overlay_port,
-            mtu: pod_mtu,
+            // With less, the kernel takes IPv6 from the device; routes say what the way carries.
+            mtu: pod_mtu.max(IPV6_MIN_MTU),
             mac: overlay_mac(own.index),
         }),
         masquerade: Masquerade { pods, cluster },

@@ -183,6 +183,8 @@ fn every_address(net: IpNet) -> Vec<IpAddr> {
 
 /// The row that the datapath finds for an address, as it looks it up; and that no other one matches.
 fn look_up(desired: &Desired, address: IpAddr) -> Option<tombolo_abi::Route> {
+    let overlay_port = desired.overlay.as_ref().map_or(0, |overlay| overlay.port);
+    assert_eq!(u16::from_be(desired.config.overlay_port), overlay_port);
     let lens = desired.config.prefix_lens.iter().take_while(|&&l| l != 0);
     let key = |len: u32| RouteKey {
         prefix_len: len,

@@ -1,4 +1,4 @@
-//! Links, addresses, routes, neighbours, sysctls and network namespaces of the Linux kernel.
+//! Links, addresses, routes, neighbours, qdiscs, sysctls and network namespaces of the Linux kernel.
 //!
 //! Synchronous on purpose: a request to the kernel is a few system calls without waiting, and namespaces
 //! belong to threads, which an async runtime shares. [`Netlink`] asks and changes, one request at a time;
@@ -38,7 +38,7 @@ pub use link::{Bridge, Link, LinkChange, Veth, Vxlan};
 pub use monitor::{Event, Monitor};
 pub use namespace::Namespace;
 pub use neighbour::Neighbour;
-pub use qdisc::Qdisc;
+pub use qdisc::{Direction, Filter, Qdisc};
 pub use route::{ROUTE_PROTOCOL, Reach, Route, RouteKind};
 pub use socket::Netlink;
 

@@ -1,4 +1,4 @@
-//! What others change: notifications about links, addresses and routes.
+//! What others change: notifications about links, addresses, routes, and traffic control.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,10 +8,11 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use crate::socket::Socket;
-use crate::{Address, Error, Link, Namespace, Result, Route};
+use crate::{Address, Error, Filter, Link, Namespace, Qdisc, Result, Route};
 
-/// The multicast groups: links, addresses and routes of both families (linux/rtnetlink.h, `RTNLGRP_*`).
-const GROUPS: [u32; 5] = [1, 5, 9, 7, 11];
+/// The multicast groups: links, traffic control, addresses and routes of both families (linux/rtnetlink.h,
+/// `RTNLGRP_*`).
+const GROUPS: [u32; 6] = [1, 4, 5, 9, 7, 11];
 
 /// Room for notifications that wait to be read, in bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -37,6 +38,14 @@ pub enum Event {
     Route(Route),
     /// A route of the main table is gone. The kernel does not say so of IPv4 routes that went with their link.
     RouteRemoved(Route),
+    /// A queueing discipline is new, or has changed.
+    Qdisc(Qdisc),
+    /// A queueing discipline is gone. The kernel does not say so of those that went with their link.
+    QdiscRemoved(Qdisc),
+    /// A filter is new, or has changed.
+    Filter(Filter),
+    /// A filter is gone. The kernel does not say so of those that went with their link or qdisc.
+    FilterRemoved(Filter),
     /// Events were lost, as they came faster than they were read: read the present state anew.
     Overrun,
 }
@@ -104,6 +113,14 @@ pub(crate) fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Even
         }
         RouteNetlinkMessage::NewRoute(route) => Route::from_message(&route).map(Event::Route),
         RouteNetlinkMessage::DelRoute(route) => Route::from_message(&route).map(Event::RouteRemoved),
+        RouteNetlinkMessage::NewQueueDiscipline(qdisc) => Qdisc::from_message(&qdisc).map(Event::Qdisc),
+        RouteNetlinkMessage::DelQueueDiscipline(qdisc) => {
+            Qdisc::from_message(&qdisc).map(Event::QdiscRemoved)
+        }
+        RouteNetlinkMessage::NewTrafficFilter(filter) => Filter::from_message(&filter).map(Event::Filter),
+        RouteNetlinkMessage::DelTrafficFilter(filter) => {
+            Filter::from_message(&filter).map(Event::FilterRemoved)
+        }
         _ => None,
     }
 }

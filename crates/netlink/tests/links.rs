@@ -480,38 +480,6 @@ fn many_links_are_listed_whole_while_others_come_and_go() {
 }
 
 #[test]
-fn qdiscs_tell_who_shapes_a_link() {
-    let host = TestNamespace::new("host");
-    let mut netlink = host.netlink();
-    let index = netlink
-        .add_veth(&Veth {
-            name: "a",
-            peer_name: "b",
-            up: true,
-            ..Veth::default()
-        })
-        .unwrap();
-    let kinds = |netlink: &mut Netlink| -> Vec<(String, bool)> {
-        netlink
-            .qdiscs(index)
-            .unwrap()
-            .into_iter()
-            .map(|qdisc| (qdisc.kind, qdisc.root))
-            .collect()
-    };
-    assert_eq!(kinds(&mut netlink), [("noqueue".into(), true)]);
-    let tc = |args: &[&str]| assert!(host.command("tc").args(args).status().unwrap().success());
-    tc(&[
-        "qdisc", "add", "dev", "a", "root", "tbf", "rate", "1mbit", "burst", "10kb", "latency", "1ms",
-    ]);
-    tc(&["qdisc", "add", "dev", "a", "ingress"]);
-    assert_eq!(
-        kinds(&mut netlink),
-        [("tbf".into(), true), ("ingress".into(), false)]
-    );
-}
-
-#[test]
 fn a_connection_stays_in_its_namespace() {
     let host = TestNamespace::new("host");
     let mut netlink = host.netlink();

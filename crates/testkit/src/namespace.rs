@@ -2,14 +2,14 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ipnet::IpNet;
 use tombolo_netlink::{LinkChange, Mac, Namespace, Netlink, Veth};
 
-/// A network namespace with loopback up and nothing else. It lives as long as this value (and processes that were
-/// started in it): no file names it, so nothing is left of a test that is killed.
+/// A network namespace. A new one has loopback up and nothing else, and lives as long as this value (and processes
+/// that were started in it): no file names it, so nothing is left of a test that is killed.
 #[derive(Debug)]
 pub struct TestNamespace {
     name: String,
@@ -36,6 +36,19 @@ impl TestNamespace {
     /// When the test does not run as root, for one.
     pub fn new(name: &str) -> Self {
         let namespace = Namespace::new().unwrap_or_else(|error| panic!("make namespace {name}: {error}"));
+        Self {
+            name: name.into(),
+            namespace,
+        }
+    }
+
+    /// One that somebody else has made, by its file.
+    ///
+    /// # Panics
+    /// When the file is not that of a network namespace.
+    pub fn open(name: &str, file: &Path) -> Self {
+        let namespace =
+            Namespace::open(file).unwrap_or_else(|error| panic!("open namespace {name}: {error}"));
         Self {
             name: name.into(),
             namespace,

@@ -3,6 +3,6 @@
 #[path = "tombolo-agent.rs"]
 mod agent;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> std::process::ExitCode {
     agent::main()
 }

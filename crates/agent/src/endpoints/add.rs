@@ -17,10 +17,18 @@ use crate::caller::Caller;
 use crate::error::Error;
 use crate::fault::{self, Step};
 use crate::inside::Inside;
+use crate::slow_path::Others;
 use crate::wiring::{PodLink, gateway};
 
 /// How long an ADD waits for the node's settings, right after the agent's start.
 const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What an ADD is to make.
+struct Wanted<'a> {
+    allocation: Request,
+    settings: &'a PodSettings,
+    others: Others,
+}
 
 /// What an ADD has made, and has to undo should it fail.
 #[derive(Default)]
@@ -49,11 +57,15 @@ impl Endpoints {
                 self.remove(&owner).map_err(any)?;
             }
             self.refuse_existing(&mut host, &inside, &owner)?;
-            let wanted = self.wish(&owner, &request, &settings)?;
+            let wanted = Wanted {
+                allocation: self.wish(&owner, &request, &settings)?,
+                settings: &settings,
+                others: Others::of_new(request.egress_limit),
+            };
             let mut made = Made::default();
             let result = self
                 .note(&owner)
-                .and_then(|()| self.make(&mut host, &pod, &inside, &wanted, &settings, &mut made))
+                .and_then(|()| self.make(&mut host, &pod, &inside, &wanted, &mut made))
                 // A DEL waits for this turn. If its runtime has given this ADD up before, that is seen here.
                 .and_then(|response| still_wanted(caller).map(|()| response))
                 .and_then(|response| self.conclude(&owner).map(|()| response).map_err(any))
@@ -81,17 +93,16 @@ impl Endpoints {
         host: &mut Netlink,
         pod: &Namespace,
         inside: &Inside,
-        wanted: &Request,
-        settings: &PodSettings,
+        wanted: &Wanted<'_>,
         made: &mut Made,
     ) -> Result<AddResponse, CniError> {
-        let owner = &wanted.owner;
+        let owner = &wanted.allocation.owner;
         // The disk takes as long as the kernel does: both work at once, and nobody is told before both are done.
-        let pending = self.store.begin_allocate(wanted).map_err(store)?;
+        let pending = self.store.begin_allocate(&wanted.allocation).map_err(store)?;
         let attachment = made.attachment.insert(pending.value().clone());
         fault::at(Step::AddAddressesTaken)?;
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
-        let link = pod_link(attachment, &host_name, settings);
+        let link = pod_link(attachment, &host_name, wanted.settings);
         let index = link.create(host, pod).map_err(|error| match error.errno() {
             Some(Errno::EEXIST) => exists_already(owner, &host_name),
             _ => kernel(error),
@@ -99,7 +110,7 @@ impl Endpoints {
         // A link that could not be made is somebody else's.
         made.link = true;
         fault::at(Step::AddLinkMade)?;
-        self.wire(host, inside, &link, index)?;
+        self.wire(host, inside, &link, index, wanted.others)?;
         pending.wait().map_err(store)?;
         fault::at(Step::AddStored)?;
         Ok(response(attachment, host_name.clone()))
@@ -112,8 +123,9 @@ impl Endpoints {
         inside: &Inside,
         link: &PodLink<'_>,
         index: u32,
+        others: Others,
     ) -> Result<(), CniError> {
-        link.open_host(host, &self.datapath, index)
+        link.open_host(host, &self.datapath, index, others)
             .map_err(|e| kernel(&e))?;
         inside.begin(link.addresses);
         let host_side = link

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use kube::api::{Api as Objects, Patch, PatchParams, PostParams};
+use kube::api::{Api as Objects, DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, CustomResourceExt};
 use serde_json::{Value, json};
@@ -23,12 +23,20 @@ pub struct Api {
 
 impl Api {
     pub fn start(node: &TestNamespace, blocks: &[&str]) -> Self {
+        let api = Self::serve(node, "127.0.0.1");
+        api.create_network(&json!({}));
+        api.create_node(NODE, 1, blocks);
+        api
+    }
+
+    /// An API server without any objects, which agents reach by an address inside a namespace.
+    pub fn serve(namespace: &TestNamespace, address: &str) -> Self {
         let runtime = Runtime::new().unwrap();
-        // One listener inside the node, for the agent, and one here, for the test.
-        let inside = node.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+        // One listener there, for the agents, and one here, for the test.
+        let inside = namespace.run(|| TcpListener::bind((address, 0)).unwrap());
         let here = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = |l: &TcpListener| format!("https://{}", l.local_addr().unwrap());
-        let pki = Pki::new(&["127.0.0.1"]).unwrap();
+        let pki = Pki::new(&["127.0.0.1", address]).unwrap();
         let token = Token::generate("test");
         let config = |url: String| pki.kubeconfig(&url, &token.user, &token.secret);
         let (kubeconfig, own) = (config(url(&inside)), config(url(&here)));
@@ -51,29 +59,30 @@ impl Api {
                 .unwrap();
             Client::try_from(config).unwrap()
         });
-        let api = Self {
+        Self {
             runtime,
             client,
             kubeconfig,
-        };
-        api.create_network();
-        api.create_node(NODE, 1, blocks);
-        api
+        }
     }
 
     pub fn kubeconfig(&self) -> &str {
         &self.kubeconfig
     }
 
-    fn create_network(&self) {
-        let network: Network = serde_json::from_value(json!({
+    /// The Network, with these settings besides pools and the ranges of nodes.
+    pub fn create_network(&self, settings: &Value) {
+        let mut network = json!({
             "apiVersion": "tombolo.dev/v1alpha1", "kind": "Network", "metadata": {"name": CLUSTER},
             "spec": {
                 "pools": [{"cidr": "10.244.0.0/16", "blockSize": 24}, {"cidr": "fd00:10:244::/48", "blockSize": 112}],
                 "nodeCIDRs": ["172.20.0.0/16", "fd00:20::/32"],
             },
-        }))
-        .unwrap();
+        });
+        for (key, value) in settings.as_object().unwrap() {
+            network["spec"][key] = value.clone();
+        }
+        let network: Network = serde_json::from_value(network).unwrap();
         let api: Objects<Network> = Objects::all(self.client.clone());
         self.runtime
             .block_on(api.create(&PostParams::default(), &network))
@@ -92,6 +101,13 @@ impl Api {
             .unwrap();
     }
 
+    /// Deletes a NodeNetwork, as the operator does once its Node is gone.
+    pub fn delete_node(&self, name: &str) {
+        let api: Objects<NodeNetwork> = Objects::all(self.client.clone());
+        let deleted = self.runtime.block_on(api.delete(name, &DeleteParams::default()));
+        deleted.unwrap();
+    }
+
     pub fn node(&self, name: &str) -> NodeNetwork {
         let api: Objects<NodeNetwork> = Objects::all(self.client.clone());
         self.runtime.block_on(api.get(name)).unwrap()
@@ -101,6 +117,14 @@ impl Api {
         let api: Objects<Network> = Objects::all(self.client.clone());
         self.runtime
             .block_on(api.patch(CLUSTER, &PatchParams::default(), &Patch::Merge(patch)))
+            .unwrap();
+    }
+
+    pub fn set_blocks(&self, name: &str, blocks: &[&str]) {
+        let api: Objects<NodeNetwork> = Objects::all(self.client.clone());
+        let patch = Patch::Merge(json!({"spec": {"blocks": blocks}}));
+        self.runtime
+            .block_on(api.patch(name, &PatchParams::default(), &patch))
             .unwrap();
     }
 

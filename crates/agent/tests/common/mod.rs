@@ -12,16 +12,19 @@
 )]
 
 mod api;
+pub mod fabric;
 mod faults;
 mod plugin;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -49,9 +52,12 @@ pub const NODE_ADDRESSES: [&str; 2] = ["172.20.1.11", "fd00:20:1::11"];
 pub struct Node {
     // The first to go, while all that it needs is still there.
     agent: Option<Process>,
+    name: String,
     pub namespace: TestNamespace,
-    pub outside: TestNamespace,
-    pub api: Api,
+    pub outside: Arc<TestNamespace>,
+    pub api: Arc<Api>,
+    /// More arguments of the agent, from its next start on.
+    pub agent_args: Vec<OsString>,
     bpffs: Bpffs,
     folder: tempfile::TempDir,
 }
@@ -90,30 +96,53 @@ impl Node {
             };
             netlink.replace_route(&route).unwrap();
         }
+        let api = Arc::new(Api::start(&namespace, blocks));
+        Self::with(NODE, namespace, Arc::new(outside), api)
+    }
+
+    /// A machine that is to be a node: its state and its bpffs are empty.
+    pub fn with(name: &str, namespace: TestNamespace, outside: Arc<TestNamespace>, api: Arc<Api>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let api = Api::start(&namespace, blocks);
         std::fs::write(folder.path().join("kubeconfig"), api.kubeconfig()).unwrap();
         Self {
+            agent: None,
+            name: name.into(),
             namespace,
             outside,
             api,
             bpffs: Bpffs::new(),
             folder,
-            agent: None,
+            agent_args: Vec::new(),
         }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Starts the agent.
     pub fn start_agent(&mut self) {
         assert!(self.agent.is_none(), "the agent runs");
-        self.agent = Some(self.another_agent());
+        self.run_agent(self.another_agent());
+    }
+
+    /// Takes over an agent that was started.
+    pub fn run_agent(&mut self, agent: Process) {
+        assert!(self.agent.is_none(), "the agent runs");
+        self.agent = Some(agent);
     }
 
     /// Starts an agent, whether or not one runs.
     pub fn another_agent(&self) -> Process {
+        Process::spawn(&mut self.agent_command(&self.pins()))
+    }
+
+    /// What starts an agent that pins there.
+    pub fn agent_command(&self, pins: &Path) -> Command {
         let mut command = self.namespace.command(env!("CARGO_BIN_EXE_tombolo-agent"));
         command
-            .args(["--node", NODE, "--metrics", METRICS])
+            .args(["--node", &self.name, "--metrics", METRICS])
             .arg("--kubeconfig")
             .arg(self.folder.path().join("kubeconfig"))
             .arg("--state-dir")
@@ -121,10 +150,11 @@ impl Node {
             .arg("--socket")
             .arg(self.socket())
             .arg("--bpffs")
-            .arg(self.pins())
+            .arg(pins)
+            .args(&self.agent_args)
             .env(fault::FILE, self.fault_file())
             .stdin(Stdio::null());
-        Process::spawn(&mut command)
+        command
     }
 
     /// Ends the agent, for which another one has been started.
@@ -159,6 +189,14 @@ impl Node {
         let mut agent = self.agent.take().expect("the agent runs");
         agent.signal(signal);
         agent.wait(DEADLINE);
+    }
+
+    /// All that a reboot leaves is what is on the disk. The agent has ended, and the API server is elsewhere.
+    pub fn reboot(&mut self, pods: Vec<Pod>) {
+        assert!(self.agent.is_none(), "the agent runs");
+        drop(pods);
+        self.namespace = TestNamespace::new(&self.name);
+        self.bpffs = Bpffs::new();
     }
 
     /// From its next start on, the agent finds nobody where the API server was.

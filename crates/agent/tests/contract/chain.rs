@@ -50,11 +50,7 @@ fn first_and_then_tuning() {
     let last = debian(&node, "tuning", "ADD", &pod, tuning(&added.printed));
     assert_eq!(last["ips"], added.printed["ips"], "{last}");
     let link = pod.namespace.netlink().require_link("eth0").unwrap();
-    assert_eq!(
-        (link.mac.unwrap()[5], link.mtu),
-        (0x42, 1280),
-        "it has changed both"
-    );
+    assert_eq!(link.mtu, 1280, "it has changed what the result says nothing of");
     node.check(&pod, &last).unwrap();
     debian(&node, "tuning", "CHECK", &pod, tuning(&last));
     debian(&node, "tuning", "DEL", &pod, tuning(&last));

@@ -95,6 +95,7 @@ fn leave_strays(node: &Node) {
             ifindex: 77,
             mac: [2; 6],
             mtu: 1450,
+            ..tombolo_abi::Endpoint::default()
         };
         tables.endpoints().insert(&stray.into(), &row).unwrap();
         let link = node.namespace.netlink().require_link(&link).unwrap();

@@ -1,7 +1,7 @@
 //! What a pod sends.
 
 use aya_ebpf::{EbpfContext as _, macros::classifier, programs::TcContext};
-use tombolo_abi::{Hook, Outcome};
+use tombolo_abi::{Endpoint, Hook, Outcome};
 
 use super::to_stack;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     policy,
     resolve::{Place, resolve},
     skb::Skb,
-    spoof,
+    spoof, tunnel,
     verdict::Verdict,
 };
 
@@ -26,17 +26,24 @@ pub fn from_pod(context: TcContext) -> i32 {
 #[inline(always)]
 fn stages(skb: Skb) -> Result<Verdict, Verdict> {
     let packet = Packet::parse(skb)?;
-    spoof::check(skb, &packet)?;
+    let sender = spoof::check(skb, &packet)?;
     flows::track(skb, &packet)?;
     policy::egress(&packet)?;
     match resolve(&packet.destination) {
+        // The next filter at the link is somebody else's, and then the stack has the same ways.
+        Place::Endpoint(_) | Place::Remote(_) if sender.flags & Endpoint::SLOW_EGRESS != 0 => {
+            Ok(to_stack(skb))
+        }
         Place::Endpoint(endpoint) => deliver(skb, &packet, endpoint, Entry::Forwarded),
         Place::Remote(route) => forward(skb, &packet, route),
         Place::OwnNode => Ok(to_stack(skb)),
         // Never forwarded: the default route would bring it back.
         Place::OwnBlock => Err(Outcome::UnknownEndpoint.into()),
-        // The stack counts the hop, routes and masquerades.
-        Place::Outside if spoof::is_routable(&packet.destination) => Ok(to_stack(skb)),
+        Place::Outside if spoof::is_routable(&packet.destination) => {
+            tunnel::check(skb, &packet)?;
+            // The stack counts the hop, routes and masquerades.
+            Ok(to_stack(skb))
+        }
         Place::Outside => Err(Outcome::NotRoutable.into()),
     }
 }

@@ -5,6 +5,8 @@ use tombolo_abi::{Hook, Outcome, RouteKind, Way};
 
 use crate::{
     counters::counted,
+    forward::send,
+    mtu,
     parse::Packet,
     resolve::{self, Place, resolve},
     skb::Skb,
@@ -27,15 +29,27 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
         return Ok(Verdict::pass(Outcome::NotOurs));
     };
     match resolve(&packet.destination) {
+        // The slow path of a pod to another node: the stack's route there is the underlay's, which
+        // need not carry the addresses of pods.
+        Place::Remote(route) if route.way == Way::Overlay as u8 && is_of_own_pod(&packet) => {
+            mtu::check(skb, &packet, route.mtu, false)?;
+            send(skb, packet.v4, route)
+        }
         Place::Remote(_) => Ok(Verdict::pass(Outcome::Routed)),
         // Own addresses do not leave by an uplink; where they do, it is none of ours to judge.
         Place::Endpoint(_) | Place::OwnBlock | Place::OwnNode | Place::Outside => {
-            match resolve::route(&packet.source) {
-                Some(source) if source.kind == RouteKind::Pods as u8 && source.way == Way::Local as u8 => {
-                    Err(Outcome::Unmasqueraded.into())
-                }
-                _ => Ok(Verdict::pass(Outcome::NotOurs)),
+            if is_of_own_pod(&packet) {
+                Err(Outcome::Unmasqueraded.into())
+            } else {
+                Ok(Verdict::pass(Outcome::NotOurs))
             }
         }
     }
+}
+
+/// Whether the source is of a block of this node.
+#[inline(always)]
+fn is_of_own_pod(packet: &Packet) -> bool {
+    resolve::route(&packet.source)
+        .is_some_and(|source| source.kind == RouteKind::Pods as u8 && source.way == Way::Local as u8)
 }

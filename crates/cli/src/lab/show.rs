@@ -22,10 +22,10 @@ pub fn status(status: &LabStatus) -> Result<(), Error> {
     }
     let mut nodes = table(&["node", "ready", "segment", "addresses", "blocks", "pod mtu"]);
     for node in &status.nodes {
-        let ready = if node.ready {
-            "yes".to_owned()
-        } else {
-            format!("no: {}", node.message)
+        let ready = match (node.ready, node.message.as_str()) {
+            (true, "") => "yes".to_owned(),
+            (true, message) => format!("yes, but: {message}"),
+            (false, message) => format!("no: {message}"),
         };
         nodes.add_row([
             node.name.clone(),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use tombolo_agent::UninstallArgs;
 use tombolo_cni::agent::{self, DEFAULT_SOCKET};
 
 use self::client::Agent;
@@ -77,6 +78,21 @@ pub async fn status(args: &StatusArgs) -> Result<ExitCode, Error> {
     } else {
         ExitCode::from(FOUND_WRONG)
     })
+}
+
+/// Takes off the node what its agent has installed for the container runtime.
+pub fn uninstall(args: &UninstallArgs) -> Result<ExitCode, Error> {
+    let changed = tombolo_agent::uninstall(&args.state_dir)?;
+    for path in &changed {
+        print(format_args!("{} is as it was before", path.display()))?;
+    }
+    if changed.is_empty() {
+        print(format_args!(
+            "nothing is installed, by what {} says",
+            args.state_dir.display()
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows a table.

@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "every test binary uses another part")]
 
 pub mod agents;
+pub mod attacks;
 pub mod connections;
 pub mod floods;
+pub mod sandbox;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tombolo_testkit::TestNamespace;
 
 /// The program under test.
 pub const TOMBOLO: &str = env!("CARGO_BIN_EXE_tombolo");
@@ -134,6 +137,13 @@ impl Lab {
 
     pub fn folder_of_lab(&self) -> PathBuf {
         Path::new("/run/tombolo/lab").join(&self.name)
+    }
+
+    /// The network of a node, or of the outside host.
+    #[track_caller]
+    pub fn namespace(&self, place: &str) -> TestNamespace {
+        let file = format!("state/ns/{place}.net");
+        TestNamespace::open(place, &self.folder_of_lab().join(file))
     }
 
     pub fn cgroup(&self) -> PathBuf {

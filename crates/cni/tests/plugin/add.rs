@@ -64,7 +64,7 @@ fn the_agent_hears_what_the_runtime_said() {
     environment[4].1 = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=9d".into();
     let more = json!({
         "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
-        "runtimeConfig": { "ips": ["10.244.1.7/24"] },
+        "runtimeConfig": { "ips": ["10.244.1.7/24"], "bandwidth": { "egressRate": 1_000_000 } },
         "dns": { "nameservers": ["10.96.0.10"] },
     });
     let document = run(plugin(), &environment, node.config("1.1.0", more).as_bytes()).success();
@@ -82,6 +82,7 @@ fn the_agent_hears_what_the_runtime_said() {
         request.requested_ips,
         ["10.244.1.7".parse::<std::net::IpAddr>().unwrap()]
     );
+    assert!(request.egress_limit);
 }
 
 #[test]

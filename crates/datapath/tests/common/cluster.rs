@@ -148,6 +148,7 @@ impl Cluster {
             ifindex,
             mac,
             mtu: MTU,
+            flags: 0,
         };
         let endpoints = FAMILIES.iter().flat_map(|f| {
             [

@@ -1,10 +1,12 @@
 //! `tombolo lab-serve`: the one process that stands for a lab's control plane and for what runs containers.
 //!
 //! It serves the API on 127.0.0.1 (for kubectl) and on the fabric (for nodes); makes the first objects;
-//! places pods ([`scheduler`]); runs them ([`runner`]), for which it calls the CNI plugin as a container
-//! runtime does ([`plugin`]); and reports each node's readiness ([`nodes`]).
+//! places pods ([`scheduler`]); runs them ([`runner`]), for which it reads the configuration that the node's
+//! agent has installed ([`conflist`]) and calls the CNI plugin ([`plugin`]) as a container runtime does; and
+//! reports each node's readiness ([`nodes`]).
 
 mod bootstrap;
+mod conflist;
 mod containers;
 mod logs;
 mod nodes;
@@ -15,7 +17,6 @@ mod scheduler;
 mod status;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use kube::CustomResourceExt;
@@ -35,9 +36,6 @@ pub struct ServeArgs {
     /// Name of the lab
     #[arg(long)]
     name: String,
-    /// Folder of the CNI plugin
-    #[arg(long)]
-    cni_path: PathBuf,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -105,7 +103,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
 
     tokio::spawn(scheduler::run(api.clone()));
     tokio::spawn(nodes::run(api.clone()));
-    tokio::spawn(runner::run(api, lab, plugin::Plugin::new(args.cni_path), logs));
+    tokio::spawn(runner::run(api, lab, logs));
     match api_server.await {
         Ok(served) => served.map_err(failed("serving")),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

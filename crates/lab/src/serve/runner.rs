@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, watch};
 
 use super::containers::{self, Container, Start};
 use super::logs::Logs;
-use super::plugin::Plugin;
 use super::sandbox::Sandbox;
 use super::status;
 use crate::api::Api;
@@ -40,7 +39,7 @@ enum Order {
 }
 
 /// Runs the pods that have a node, for ever.
-pub async fn run(api: Api, lab: LabDir, plugin: Plugin, logs: Arc<Logs>) {
+pub async fn run(api: Api, lab: LabDir, logs: Arc<Logs>) {
     let pods: kube::Api<Pod> = kube::Api::all(api.client().clone());
     let mut events = pin!(watcher(pods, watcher::Config::default()).default_backoff());
     let mut tasks: HashMap<String, mpsc::UnboundedSender<Order>> = HashMap::new();
@@ -57,7 +56,6 @@ pub async fn run(api: Api, lab: LabDir, plugin: Plugin, logs: Arc<Logs>) {
                     let runner = Runner {
                         api: api.clone(),
                         lab: lab.clone(),
-                        plugin: plugin.clone(),
                         logs: logs.clone(),
                         pod: pod.clone(),
                     };
@@ -93,7 +91,6 @@ fn node_name(pod: &Pod) -> Option<&str> {
 struct Runner {
     api: Api,
     lab: LabDir,
-    plugin: Plugin,
     logs: Arc<Logs>,
     pod: Pod,
 }
@@ -154,7 +151,7 @@ impl Runner {
             if let Ok(order) = orders.try_recv() {
                 return Err(Some(order));
             }
-            let error = match Sandbox::create(&self.lab, &self.plugin, record.clone()).await {
+            let error = match Sandbox::create(&self.lab, record.clone()).await {
                 Ok(sandbox) => return Ok(sandbox),
                 Err(error) => error,
             };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tombolo_netlink::Namespace;
 
-use super::plugin::Plugin;
+use super::conflist::Conflist;
 use crate::mount_namespace::MountNamespace;
 use crate::place::Place;
 use crate::pod::PodRecord;
@@ -18,7 +18,7 @@ pub struct Sandbox {
     pub record: PodRecord,
     lab: LabDir,
     node: Place,
-    plugin: Plugin,
+    conflist: Conflist,
     result: Option<Value>,
 }
 
@@ -27,7 +27,8 @@ impl Sandbox {
     ///
     /// # Errors
     /// In words; nothing of the sandbox is left then.
-    pub async fn create(lab: &LabDir, plugin: &Plugin, mut record: PodRecord) -> Result<Self, String> {
+    pub async fn create(lab: &LabDir, mut record: PodRecord) -> Result<Self, String> {
+        let conflist = Conflist::read(&lab.node_cni_conf(&record.node))?;
         record.netns = Path::new(NODE_NETNS).join(record.sandbox());
         let node = Place::node(lab, &record.node).map_err(|error| error.to_string())?;
         in_node(lab, &record.node, record.netns.clone(), |path| {
@@ -38,7 +39,7 @@ impl Sandbox {
             record,
             lab: lab.clone(),
             node,
-            plugin: plugin.clone(),
+            conflist,
             result: None,
         };
         match sandbox.connect().await {
@@ -51,7 +52,7 @@ impl Sandbox {
     }
 
     async fn connect(&mut self) -> Result<(), String> {
-        let (addresses, result) = self.plugin.add(&self.node, &self.record).await?;
+        let (addresses, result) = self.conflist.add(&self.node, &self.record).await?;
         self.record.addresses = addresses;
         self.result = Some(result);
         self.record.write(&self.lab).map_err(|error| error.to_string())
@@ -67,7 +68,7 @@ impl Sandbox {
         ended
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
-        self.plugin
+        self.conflist
             .delete(&self.node, &self.record, self.result.as_ref())
             .await?;
         in_node(

@@ -1,0 +1,124 @@
+//! The plugin and its configuration, where the container runtime looks for them.
+//!
+//! ```text
+//! tombolo-cni ────▶ <cni-bin-dir>/tombolo-cni             at once
+//! conflist.rs ────▶ <cni-conf-dir>/10-tombolo.conflist    when pods can be served, and from then on for ever
+//!                      │ put there by rename (file.rs)
+//!                      └ what was there before: kept in <state-dir>/installed (place.rs) until `uninstall`
+//! ```
+//!
+//! A runtime takes the first configuration of its folder in the order of names. Whether that is ours, and why
+//! not, is in `rivals.rs`.
+
+mod conflist;
+mod error;
+mod file;
+mod place;
+mod rivals;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tombolo_cni::PLUGIN_NAME;
+
+pub use self::error::Error;
+use self::place::{Content, Place};
+use crate::{Args, socket};
+
+/// The configuration's file. Few others sort before it.
+pub const CONFLIST_FILE: &str = "10-tombolo.conflist";
+
+/// Where it is kept, inside the state folder, what was installed and what was there before.
+const RECORDS: &str = "installed";
+
+/// Keeps plugin and configuration where the runtime looks for them.
+#[derive(Debug)]
+pub struct Installer {
+    plugin: Option<(PathBuf, Place)>,
+    conflist: Option<(Vec<u8>, Place)>,
+}
+
+impl Installer {
+    /// For the folders that the arguments name; without any it installs nothing.
+    ///
+    /// # Errors
+    /// The paths cannot be made absolute, or the plugin is not where it is said to be.
+    pub fn new(args: &Args) -> Result<Self, Error> {
+        let records = absolute(&args.state_dir)?.join(RECORDS);
+        let plugin = args.install.cni_bin_dir.as_deref().map(|folder| {
+            let source = match &args.install.cni_plugin {
+                Some(chosen) => chosen.clone(),
+                None => beside_this_program()?,
+            };
+            // Once now, so that a wrong path ends the agent at its start rather than trouble it later.
+            File::open(&source).map_err(Error::plugin(&source))?;
+            let target = absolute(folder)?.join(PLUGIN_NAME);
+            Ok((source, Place::plugin(target, &records)))
+        });
+        let conflist = args.install.cni_conf_dir.as_deref().map(|folder| {
+            let text = conflist::text(&absolute(&args.socket)?, &absolute(&args.state_dir)?);
+            let target = absolute(folder)?.join(CONFLIST_FILE);
+            Ok((text, Place::conflist(target, &records)))
+        });
+        Ok(Self {
+            plugin: plugin.transpose()?,
+            conflist: conflist.transpose()?,
+        })
+    }
+
+    /// Puts the plugin in its place, unless this very one is there.
+    ///
+    /// # Errors
+    /// Then what was there before still is.
+    pub fn install_plugin(&mut self) -> Result<(), Error> {
+        match &mut self.plugin {
+            Some((source, place)) => place.install(Content::File(source)),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the configuration in its place, which tells the runtime that pods can be served. Gives what keeps
+    /// the runtime from taking it, for people.
+    ///
+    /// # Errors
+    /// Then what was there before still is.
+    pub fn install_conflist(&mut self) -> Result<Vec<String>, Error> {
+        let Some((text, place)) = &mut self.conflist else {
+            return Ok(Vec::new());
+        };
+        place.install(Content::Bytes(text))?;
+        rivals::of(place.target())
+    }
+}
+
+/// Takes plugin and configuration away again and puts back what was there before; whatever was installed into
+/// other folders by earlier agents is gone already. Gives the paths that changed. Does nothing where nothing is
+/// installed.
+///
+/// # Errors
+/// An agent runs, which would install them again; or a file cannot be changed.
+pub fn uninstall(state_dir: &Path) -> Result<Vec<PathBuf>, crate::Error> {
+    let records = absolute(state_dir)?.join(RECORDS);
+    if !records.exists() {
+        return Ok(Vec::new());
+    }
+    let _lock = socket::lock(state_dir, Duration::ZERO)?;
+    // The configuration first: a runtime that has it would miss the plugin.
+    let restored = [place::CONFLIST, place::PLUGIN].map(|kind| place::restore(&records, kind));
+    let mut changed = Vec::new();
+    for path in restored {
+        changed.extend(path?);
+    }
+    Ok(changed)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(Error::read(path))
+}
+
+fn beside_this_program() -> Result<PathBuf, Error> {
+    let own = Path::new("/proc/self/exe");
+    let program = own.read_link().map_err(Error::read(own))?;
+    Ok(program.with_file_name(PLUGIN_NAME))
+}
