@@ -113,7 +113,7 @@ fn run(hook: Hook, gso_size: u32, frame: &[u8]) -> Corpus {
     frame_fits(*outcome, run.action, frame, &run.frame);
     addresses_fit(hook, *outcome, frame);
     // Looking through the whole table takes longer than all else.
-    if RUNS.fetch_add(1, Ordering::Relaxed) % 1000 == 0 {
+    if RUNS.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
         assert!(cluster.datapath.flows().entries().unwrap().is_empty());
     }
     *counters = Some(after);
@@ -222,7 +222,7 @@ fn node_of(address: IpAddr) -> Option<u8> {
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let size = fuzzer_mutate(data, size, max_size);
-    if seed % LEFT_ALONE != 0 {
+    if !seed.is_multiple_of(LEFT_ALONE) {
         mend(&mut data[..size], seed / LEFT_ALONE);
     }
     size

@@ -8,7 +8,7 @@ use tombolo_layout::IPV6_MIN_MTU;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A folder or file of the agent's own cannot be used.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}; see that its disk is there, writable and not full", path.display())]
     File {
         /// What was tried.
         what: &'static str,

@@ -82,8 +82,12 @@ fn bpf_objects(lab: &Lab) -> BTreeSet<BpfObject> {
                 folders.push(entry.path());
                 continue;
             }
-            // A pin does not say of which kind it is.
             let path = entry.path();
+            // The kernel's own, in every bpffs.
+            if path.extension().is_some_and(|extension| extension == "debug") {
+                continue;
+            }
+            // A pin does not say of which kind it is.
             let shown = ["map", "prog", "link"].into_iter().find_map(|kind| {
                 let mut bpftool = Command::new("bpftool");
                 let output = run(bpftool.args(["-j", kind, "show", "pinned"]).arg(&path));

@@ -3,9 +3,9 @@
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 
+use crate::Neighbour;
 use crate::monitor::event;
 use crate::socket::{explanation, extended_ack, messages};
-use crate::{Neighbour, Qdisc};
 
 /// Reads a datagram in every way in which answers, lists and notifications are read, for the fuzz target: whatever
 /// its bytes are, that ends, and without a panic.
@@ -16,12 +16,9 @@ pub fn decode(datagram: &[u8]) {
             NetlinkPayload::Error(error) => drop(extended_ack(error)),
             NetlinkPayload::Done(done) => drop(explanation(&done.extended_ack)),
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(neighbour)) => {
-                drop(Neighbour::from_message(neighbour));
+                let _ = Neighbour::from_message(neighbour);
             }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewQueueDiscipline(qdisc)) => {
-                drop(Qdisc::from_message(qdisc));
-            }
-            // Links, addresses and routes are read alike in lists and in notifications.
+            // Links, addresses, routes, qdiscs and filters are read alike in lists and in notifications.
             _ => {}
         }
         drop(event(message.payload));

@@ -4,12 +4,17 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::TestNamespace;
 
 /// The longest frame: a segmentation-offload packet of 64 KiB with its headers.
 const FRAME_MAX: usize = 1 << 17;
+
+/// Bytes of frames that wait to be looked at: all of a test's, as frames that do not fit are lost.
+const RECEIVE_BUFFER: usize = 64 << 20;
 
 /// Sends and receives whole Ethernet frames on a device (packet(7)).
 #[derive(Debug)]
@@ -29,6 +34,7 @@ impl Tap {
         let socket = namespace.run(|| -> io::Result<_> {
             // No protocol yet: none of what other devices receive before bind(2).
             let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+            setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
             socket.bind(&address(index))?;
             Ok(socket)
         });

@@ -52,7 +52,11 @@ pub fn kernel(error: impl ToString) -> CniError {
 pub fn any(error: Error) -> CniError {
     match error {
         Error::Store(error) => store(error),
-        Error::File { what, .. } => CniError::new(code::IO, format!("cannot {what}"), error.to_string()),
+        Error::File { .. } => CniError::new(
+            code::IO,
+            "a file of the agent's state cannot be used",
+            error.to_string(),
+        ),
         error => kernel(&error),
     }
 }

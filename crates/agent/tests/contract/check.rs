@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tombolo_abi::Hook;
 use tombolo_cni::host_link_name;
 use tombolo_datapath::{Datapath, Options};
 use tombolo_netlink::{LinkChange, ROUTE_PROTOCOL, Veth};
+use tombolo_testkit::wait_for;
 
 use crate::DUAL;
-use crate::common::{Added, Call, Node, Pod, silence};
+use crate::common::{Added, Call, DEADLINE, Node, Pod, silence};
 
 /// The result of a chain whose later plugins did what the closure does.
 fn amended(added: &Added, change: impl FnOnce(&mut Value)) -> Value {
@@ -128,10 +130,10 @@ const DAMAGES: &[Damage] = &[
         set_up(&node.namespace, &host_link_name(&pod.id, "eth0"), false)
     }),
     ("has no program from_pod", |node, pod, _| {
-        detach(node, pod, "ingress")
+        forget(node, pod, Hook::FromPod)
     }),
     ("has no program to_pod", |node, pod, _| {
-        detach(node, pod, "egress")
+        forget(node, pod, Hook::ToPod)
     }),
     ("ENDPOINTS has no row of 10.244.1.", |node, _, added| {
         let key = added.address(true).into();
@@ -224,12 +226,11 @@ fn ip(pod: &Pod, arguments: &[&str]) {
     run(command);
 }
 
-/// As an administrator's hand does it, behind the agent's back.
-fn detach(node: &Node, pod: &Pod, direction: &str) {
-    let name = host_link_name(&pod.id, "eth0");
-    let mut command = node.namespace.command("tc");
-    command.args(["filter", "delete", "dev", &name, direction]);
-    run(command);
+/// Takes away the pin by which an attachment outlives the agent. (What is taken off the link itself comes back within
+/// a moment.)
+pub fn forget(node: &Node, pod: &Pod, hook: Hook) {
+    let name = format!("{}-{}", host_link_name(&pod.id, "eth0"), hook.word());
+    std::fs::remove_file(node.pins().join("links").join(name)).unwrap();
 }
 
 /// The node's tables, for writing.
@@ -239,6 +240,26 @@ pub fn with_tables(node: &Node, work: impl FnOnce(&Datapath) + Send) {
         ..Options::default()
     };
     node.namespace.run(|| work(&Datapath::load(&options).unwrap()));
+}
+
+#[test]
+fn what_is_taken_off_a_link_comes_back() {
+    let node = Node::start(&DUAL);
+    let pod = Pod::new();
+    let added = node.add(&pod).unwrap();
+    let name = host_link_name(&pod.id, "eth0");
+    for arguments in [
+        vec!["filter", "delete", "dev", &name, "ingress"],
+        vec!["filter", "delete", "dev", &name, "egress"],
+        vec!["qdisc", "delete", "dev", &name, "clsact"],
+    ] {
+        let mut command = node.namespace.command("tc");
+        command.args(&arguments);
+        run(command);
+        wait_for(DEADLINE, &format!("the programs after {arguments:?}"), || {
+            node.check(&pod, &added.printed).is_ok()
+        });
+    }
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tombolo_abi::Hook;
 use tombolo_cni::host_link_name;
 use tombolo_testkit::wait_for_some;
 
-use super::check::with_tables;
+use super::check::{forget, with_tables};
 use crate::DUAL;
 use crate::common::{Added, DEADLINE, Node, Pod};
 
@@ -106,10 +107,8 @@ fn pods_whose_rows_or_programs_are_broken_are_told_as_impaired() {
     node.del(&pod);
     expect(&node, 0, &[]);
 
-    let name = host_link_name(&other.id, "eth0");
-    let mut tc = node.namespace.command("tc");
-    tc.args(["qdisc", "delete", "dev", &name, "clsact"]);
-    assert!(tc.status().unwrap().success());
+    forget(&node, &other, Hook::FromPod);
+    forget(&node, &other, Hook::ToPod);
     expect(
         &node,
         51,

@@ -148,7 +148,12 @@ fn vlans(cluster: &Cluster, f: &Family) -> Vec<Attack> {
     let service = [0x88, 0xa8, 0, 5];
     let priority = [0x81, 0, 0x60, 0];
     let mut attacks = Vec::new();
-    for tags in [&customer[..], &service, &priority, &[service, customer].concat()] {
+    for tags in [
+        customer.to_vec(),
+        service.to_vec(),
+        priority.to_vec(),
+        [service, customer].concat(),
+    ] {
         for destination in [f.neighbour, f.node, f.outside] {
             let mut frame = udp(&packet(cluster, f.own, destination));
             frame.splice(12..12, tags.iter().copied());
@@ -414,7 +419,7 @@ fn destinations(cluster: &Cluster) -> Vec<Attack> {
         "ff0e::1",
     ];
     let mut attacks = Vec::new();
-    for (own, destinations) in [(cluster.v4.own, &v4[..]), (cluster.v6.own, &v6)] {
+    for (own, destinations) in [(cluster.v4.own, &v4[..]), (cluster.v6.own, &v6[..])] {
         for to in destinations {
             let packet = packet(cluster, own, address(to));
             for (what, frame) in [
