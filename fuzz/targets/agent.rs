@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tombolo_cni::agent::ErrorBody;
 use tombolo_cni::error::code;
-use tombolo_testkit::{Bpffs, Tmpfs};
+use tombolo_testkit::{Bpffs, Disk};
 use tower::ServiceExt;
 
 #[derive(Parser)]
@@ -31,12 +31,12 @@ struct Cli {
 struct Agent {
     api: Router,
     runtime: Runtime,
-    _folders: (Bpffs, Tmpfs),
+    _folders: (Bpffs, Disk),
 }
 
 static AGENT: LazyLock<Agent> = LazyLock::new(|| {
     unshare(CloneFlags::CLONE_NEWNET).expect("the agent's tables are in the kernel, which needs root");
-    let (bpffs, state) = (Bpffs::new(), Tmpfs::new());
+    let (bpffs, state) = (Bpffs::new(), Disk::new(64 << 20));
     let mut args = Cli::parse_from(["agent", "--node", "node1"]).agent;
     args.bpffs = bpffs.path().join("tombolo");
     args.state_dir = state.path().join("state");

@@ -16,7 +16,7 @@ use libfuzzer_sys::{Corpus, fuzz_target};
 use redb::{Database, TableDefinition};
 use tombolo_cni::released;
 use tombolo_ipam::{AddressStore, Error, Family, Owner, Request};
-use tombolo_testkit::Tmpfs;
+use tombolo_testkit::Disk;
 
 /// As in `crates/ipam/src/disk.rs`: what is in a file of this release.
 const ATTACHMENTS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("attachments");
@@ -24,7 +24,7 @@ const FREED: TableDefinition<u64, &str> = TableDefinition::new("freed");
 const BLOCKS: TableDefinition<u32, &str> = TableDefinition::new("blocks");
 const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts");
 
-static MEMORY: LazyLock<Tmpfs> = LazyLock::new(Tmpfs::new);
+static MEMORY: LazyLock<Disk> = LazyLock::new(|| Disk::new(64 << 20));
 
 /// The store syncs the folder above its own, too, which has to be a real one.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {

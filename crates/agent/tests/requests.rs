@@ -8,7 +8,7 @@ use clap::Parser;
 use nix::sched::{CloneFlags, unshare};
 use tombolo_cni::agent::ErrorBody;
 use tombolo_cni::error::code;
-use tombolo_testkit::{Bpffs, Tmpfs};
+use tombolo_testkit::{Bpffs, Disk};
 use tower::ServiceExt;
 
 #[derive(Parser)]
@@ -20,7 +20,7 @@ struct Cli {
 #[test]
 fn a_path_that_is_no_text_is_refused_in_the_plugins_words() {
     unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
-    let (bpffs, state) = (Bpffs::new(), Tmpfs::new());
+    let (bpffs, state) = (Bpffs::new(), Disk::new(64 << 20));
     let mut args = Cli::parse_from(["agent", "--node", "node1"]).agent;
     args.bpffs = bpffs.path().join("tombolo");
     args.state_dir = state.path().join("state");

@@ -1,8 +1,8 @@
 //! Support for tests against the real kernel. What a test makes here is gone when the test ends, however it ends:
 //! namespaces and file systems are held by file descriptors alone, processes die with the thread that started them.
 
+mod bpffs;
 mod disk;
-mod file_systems;
 mod mount;
 mod namespace;
 mod packet;
@@ -11,9 +11,9 @@ mod server;
 mod tap;
 mod wait;
 
+pub use bpffs::Bpffs;
 pub use disk::Disk;
 pub use etherparse;
-pub use file_systems::{Bpffs, Tmpfs};
 pub use namespace::{End, TestNamespace, connect};
 pub use packet::{Packet, VXLAN_PORT, vxlan};
 pub use process::Process;
