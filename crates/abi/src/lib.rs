@@ -15,6 +15,7 @@ mod counters;
 mod endpoint;
 mod flow;
 mod route;
+mod service;
 pub mod version;
 
 pub use addr::Addr;
@@ -23,6 +24,9 @@ pub use counters::{COUNTER_SLOTS, Counter, Hook, Outcome, slot};
 pub use endpoint::Endpoint;
 pub use flow::{FlowKey, FlowState, NeighbourFlow};
 pub use route::{MacKey, Route, RouteKey, RouteKind, Way};
+pub use service::{
+    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, SLAB_ROW, Slab, SlabRow, SourceRangeKey,
+};
 pub use version::ABI_VERSION;
 
 /// The VXLAN network identifier of every encapsulated packet; a contract between nodes.
