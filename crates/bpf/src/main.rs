@@ -14,8 +14,10 @@
 
 mod counters;
 mod deliver;
+mod expiry;
 mod flows;
 mod forward;
+mod fragments;
 mod hooks;
 mod icmp;
 mod maps;
@@ -26,6 +28,8 @@ mod policy;
 mod resolve;
 mod skb;
 mod spoof;
+mod translate;
+mod transport;
 mod ttl;
 mod tunnel;
 mod verdict;

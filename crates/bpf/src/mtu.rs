@@ -43,7 +43,7 @@ pub fn check(skb: Skb, packet: &Packet, mtu: u16, stack_has_way: bool) -> Result
 /// wait for this one for ever.
 #[inline(always)]
 fn has_larger_siblings(packet: &Packet, mtu: u16) -> bool {
-    packet.fragment_v4 && resolve::endpoint(&packet.source).is_some_and(|sender| sender.mtu > mtu)
+    packet.fragment && resolve::endpoint(&packet.source).is_some_and(|sender| sender.mtu > mtu)
 }
 
 /// The largest packet on the wire that this one becomes, in bytes.

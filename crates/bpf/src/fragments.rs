@@ -1,0 +1,44 @@
+//! Fragments past the first have no ports: these are remembered from the first.
+
+use aya_ebpf::bindings::BPF_ANY;
+use tombolo_abi::Addr;
+
+use crate::{maps::FRAGMENTS, parse::Packet};
+
+/// What the fragments of a packet share (RFC 791; RFC 8200, section 4.5).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FragmentKey {
+    source: Addr,
+    destination: Addr,
+    id: u32,
+    protocol: u32,
+}
+
+/// Source and destination port, in network byte order.
+pub type Ports = [u16; 2];
+
+#[inline(always)]
+fn key(packet: &Packet) -> FragmentKey {
+    FragmentKey {
+        source: packet.source,
+        destination: packet.destination,
+        id: packet.fragment_id,
+        protocol: u32::from(packet.protocol),
+    }
+}
+
+/// Remembers the ports of a first fragment for those that follow.
+#[inline(always)]
+pub fn note(packet: &Packet, ports: Ports) {
+    // Where there is no room, the others will be dropped, and the packet is lost as any may be.
+    let _ = FRAGMENTS.insert(key(packet), ports, u64::from(BPF_ANY));
+}
+
+/// The ports of a later fragment, if the first has been here.
+#[inline(always)]
+pub fn ports(packet: &Packet) -> Option<Ports> {
+    // SAFETY: read at once; should the entry be another packet's by then, this one is misled as if it were of its
+    // flow, and is put together with nothing.
+    unsafe { FRAGMENTS.get(key(packet)) }.copied()
+}
