@@ -4,13 +4,12 @@
 //! one look-up; the row says all that becomes of them. How flows end is in `expiry`.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_coarse_ns};
-use tombolo_abi::{BackendState, Direction, FlowKey, FlowState, NeighbourFlow, Outcome};
+use tombolo_abi::{BackendState, Direction, FlowKey, FlowState, NeighbourFlow, Outcome, bpf_timer};
 
 use crate::{
     expiry,
-    maps::{BACKENDS, FLOW_SCRATCH, FLOWS, FlowTable, NEIGHBOUR_FLOWS, READ_THROUGH, TRACK_FLOWS},
-    parse::{Packet, protocol},
-    skb::Skb,
+    maps::{BACKENDS, FLOW_SCRATCH, FLOWS, FlowTable, NEIGHBOUR_FLOWS, READ_THROUGH},
+    parse::protocol,
     translate::Translation,
     transport::{Transport, tcp},
 };
@@ -35,26 +34,6 @@ enum Turn {
 pub fn now() -> u64 {
     // SAFETY: a helper call.
     unsafe { bpf_ktime_get_coarse_ns() }
-}
-
-/// Finds the packet's flow, or begins one whose packets stay as they are. Fragments whose first has not been seen, and
-/// ICMP other than echo, belong to no flow.
-///
-/// # Errors
-/// `Malformed`: no room for ports. `FlowTableFull`: only flows that are there go on. As [`find`].
-#[inline(always)]
-pub fn track(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
-    if TRACK_FLOWS.load() == 0 {
-        return Ok(());
-    }
-    let Some(transport) = Transport::read(skb, packet)? else {
-        return Ok(());
-    };
-    let key = transport.key(packet);
-    if find(&key, transport, &mut { Translation::NONE })? {
-        return Ok(());
-    }
-    begin_untranslated(&key)
 }
 
 /// Finds the packet's flow, and notes that it lives; with a backend, says what becomes of the packet. `false`: there
@@ -222,6 +201,20 @@ pub fn end(original: &FlowKey, answering: &FlowKey) {
     }
 }
 
+/// Where rows are put together.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FlowScratch {
+    /// Whole rows: words, since there may be no timer here.
+    row: [u64; 16],
+    /// The directions of a flow that begins.
+    pub original: Direction,
+    /// As `original`.
+    pub answering: Direction,
+    /// The key of the answering direction.
+    pub answers: FlowKey,
+}
+
 /// What came of making a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Made {
@@ -240,14 +233,14 @@ pub fn make(key: &FlowKey, direction: &Direction) -> Made {
     let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else {
         return Made::Full;
     };
+    // SAFETY: a place within the scratch.
+    let scratch = unsafe { &raw mut (*scratch).row };
     if READ_THROUGH.load() != 0 {
         let row: *mut NeighbourFlow = scratch.cast();
         // SAFETY: the scratch is this CPU's own, programs of one CPU do not interleave here, and it has the room.
         let row = unsafe {
-            (*row) = NeighbourFlow {
-                direction: *direction,
-                ..NeighbourFlow::default()
-            };
+            (*row).direction = *direction;
+            (*row).added = [0; 6];
             &*row
         };
         match insert(&NEIGHBOUR_FLOWS, key, row) {
@@ -258,12 +251,12 @@ pub fn make(key: &FlowKey, direction: &Direction) -> Made {
     let row: *mut FlowState = scratch.cast();
     // SAFETY: as above.
     let row = unsafe {
-        (*row) = FlowState {
-            direction: *direction,
-            #[cfg(feature = "abi-next")]
-            began: now(),
-            ..FlowState::default()
-        };
+        (*row).direction = *direction;
+        (*row).timer = bpf_timer::default();
+        #[cfg(feature = "abi-next")]
+        {
+            (*row).began = now();
+        }
         &*row
     };
     let made = insert(&FLOWS, key, row);

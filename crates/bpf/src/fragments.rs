@@ -18,27 +18,32 @@ pub struct FragmentKey {
 /// Source and destination port, in network byte order.
 pub type Ports = [u16; 2];
 
-#[inline(always)]
-fn key(packet: &Packet) -> FragmentKey {
-    FragmentKey {
-        source: packet.source,
-        destination: packet.destination,
-        id: packet.fragment_id,
-        protocol: u32::from(packet.protocol),
+impl FragmentKey {
+    #[inline(always)]
+    fn set(&mut self, packet: &Packet) {
+        // Field by field, as elsewhere: a whole value would be put together on the stack first.
+        self.source = packet.source;
+        self.destination = packet.destination;
+        self.id = packet.fragment_id;
+        self.protocol = u32::from(packet.protocol);
     }
 }
 
-/// Remembers the ports of a first fragment for those that follow.
+/// Remembers the ports of a first fragment for those that follow. The key is written here.
 #[inline(always)]
-pub fn note(packet: &Packet, ports: Ports) {
+pub fn note(packet: &Packet, key: &mut FragmentKey, ports: Ports) {
+    key.set(packet);
     // Where there is no room, the others will be dropped, and the packet is lost as any may be.
-    let _ = FRAGMENTS.insert(key(packet), ports, u64::from(BPF_ANY));
+    let key: &FragmentKey = key;
+    let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
 }
 
-/// The ports of a later fragment, if the first has been here.
+/// The ports of a later fragment, if the first has been here. The key is written here.
 #[inline(always)]
-pub fn ports(packet: &Packet) -> Option<Ports> {
+pub fn ports(packet: &Packet, key: &mut FragmentKey) -> Option<Ports> {
+    key.set(packet);
+    let key: &FragmentKey = key;
     // SAFETY: read at once; should the entry be another packet's by then, this one is misled as if it were of its
     // flow, and is put together with nothing.
-    unsafe { FRAGMENTS.get(key(packet)) }.copied()
+    unsafe { FRAGMENTS.get(key) }.copied()
 }

@@ -12,8 +12,11 @@ use tombolo_abi::{
 };
 
 use crate::{
+    answer::Scratch,
+    flows::FlowScratch,
     fragments::{FragmentKey, Ports},
-    icmp::{Bucket, Scratch},
+    icmp::Bucket,
+    tracking::Tracking,
 };
 
 /// Memory is taken as entries come, so that what is not used costs next to nothing.
@@ -86,13 +89,17 @@ pub static SOURCE_RANGES: LpmTrie<SourceRange, u32, { capacity::SOURCE_RANGES }>
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Ports, 8192> = LruHashMap::new();
 
-/// Where rows of flows are put together: words, since there may be no timer here. Private to the programs.
+/// Of the packet in hand. Private to the programs.
 #[btf_map]
-pub static FLOW_SCRATCH: PerCpuArray<[u64; 16], 1> = PerCpuArray::new();
+pub static TRACKING: PerCpuArray<Tracking, 1> = PerCpuArray::new();
 
-/// Where ICMP errors are put together; too large for the stack. Private to the programs.
+/// Where rows of flows are put together; too large for the stack. Private to the programs.
 #[btf_map]
-pub static ICMP_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+pub static FLOW_SCRATCH: PerCpuArray<FlowScratch, 1> = PerCpuArray::new();
+
+/// Where answers are put together; too large for the stack. Private to the programs.
+#[btf_map]
+pub static ANSWER_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// What limits ICMP errors. Private to the programs.
 #[btf_map]

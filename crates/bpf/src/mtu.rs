@@ -7,6 +7,7 @@ use crate::{
     parse::{Packet, protocol},
     resolve,
     skb::{ETH_LEN, Skb},
+    translate::Translation,
     verdict::Verdict,
 };
 
@@ -24,13 +25,20 @@ const TCP_DATA_OFFSET: u32 = 12;
 /// # Errors
 /// `TooBig`, answered with fragmentation needed or packet too big; `ToStack`.
 #[inline(always)]
-pub fn check(skb: Skb, packet: &Packet, mtu: u16, stack_has_way: bool) -> Result<(), Verdict> {
+pub fn check(
+    skb: Skb,
+    packet: &Packet,
+    to: &Translation,
+    mtu: u16,
+    stack_has_way: bool,
+) -> Result<(), Verdict> {
     let stack_cuts = stack_has_way && !packet.dont_fragment;
     let fits = packet.size <= u32::from(mtu) || segment(skb, packet) <= u32::from(mtu);
     if fits && !(stack_cuts && has_larger_siblings(packet, mtu)) {
         return Ok(());
     }
     if stack_cuts {
+        to.apply(skb, packet)?;
         skb.clear_resolved();
         return Err(Verdict::pass(Outcome::ToStack));
     }

@@ -9,6 +9,7 @@ use tombolo_abi::{Addr, Direction, FlowKey, Outcome};
 
 use crate::{
     parse::{Ipv4Header, Packet, protocol},
+    resolve,
     skb::{ETH_LEN, Skb},
 };
 
@@ -18,14 +19,22 @@ const UDP_CHECKSUM: u32 = 6;
 /// Offset of the addresses in an IPv6 header.
 const IPV6_ADDRESSES: u32 = 8;
 
+/// From where to where.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Ends {
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+}
+
 /// What becomes of a packet's addresses and ports.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Translation {
-    /// The source address.
-    pub source: Addr,
-    /// The destination address.
-    pub destination: Addr,
+    /// The addresses.
+    pub ends: Ends,
     /// Source and destination port, in network byte order.
     pub ports: [u16; 2],
     /// The ports that the packet has.
@@ -39,8 +48,10 @@ const _: () = assert!(size_of::<Translation>() == 44);
 impl Translation {
     /// The packet stays as it is.
     pub const NONE: Self = Self {
-        source: Addr::UNSPECIFIED,
-        destination: Addr::UNSPECIFIED,
+        ends: Ends {
+            source: Addr::UNSPECIFIED,
+            destination: Addr::UNSPECIFIED,
+        },
         ports: [0; 2],
         old_ports: [0; 2],
         flags: 0,
@@ -56,25 +67,29 @@ impl Translation {
     /// What the row of a flow says of a packet with this key.
     #[inline(always)]
     pub fn set(&mut self, key: &FlowKey, row: &Direction) {
-        *self = Self {
-            source: row.source,
-            destination: row.destination,
-            ports: [row.source_port, row.destination_port],
-            old_ports: [key.source_port, key.destination_port],
-            flags: Self::SET
-                | if row.original == 0 { Self::REPLY } else { 0 }
-                | if row.flags & Direction::FROM_POD != 0 {
-                    Self::FROM_POD
-                } else {
-                    0
-                },
-        };
+        self.ends.source = row.source;
+        self.ends.destination = row.destination;
+        self.ports = [row.source_port, row.destination_port];
+        self.old_ports = [key.source_port, key.destination_port];
+        self.flags = Self::SET;
+        if row.original == 0 {
+            self.flags |= Self::REPLY;
+        }
+        if row.flags & Direction::FROM_POD != 0 {
+            self.flags |= Self::FROM_POD;
+        }
     }
 
     /// Whether anything changes.
     #[inline(always)]
     pub const fn is_set(&self) -> bool {
         self.flags != 0
+    }
+
+    /// Whether the source becomes an address of this node.
+    #[inline(always)]
+    pub fn is_of_node(&self) -> bool {
+        self.is_set() && resolve::node(&self.ends.source).is_some_and(resolve::is_local)
     }
 
     /// Whether the packet answers one that was translated.
@@ -87,7 +102,7 @@ impl Translation {
     #[inline(always)]
     pub const fn destination<'a>(&'a self, packet: &'a Packet) -> &'a Addr {
         if self.is_set() {
-            &self.destination
+            &self.ends.destination
         } else {
             &packet.destination
         }
@@ -123,8 +138,8 @@ pub extern "C" fn rewrite_packet(
 
 #[inline(always)]
 fn rewrite(skb: Skb, packet: &Packet, to: &Translation) -> Option<()> {
-    let addresses = difference(&packet.source, &to.source, 0);
-    let addresses = difference(&packet.destination, &to.destination, addresses);
+    let addresses = difference(&packet.source, &to.ends.source, 0);
+    let addresses = difference(&packet.destination, &to.ends.destination, addresses);
     // The checksums of TCP and UDP cover addresses and ports (a sum of zero says that there is none, in UDP); the one
     // of SCTP covers the ports, which are the same.
     let sum = match packet.protocol {
@@ -153,8 +168,8 @@ fn rewrite(skb: Skb, packet: &Packet, to: &Translation) -> Option<()> {
         let header = skb.header::<Ipv4Header>(ETH_LEN)?;
         // SAFETY: `header` has checked the bounds, and the type has no alignment beyond 2.
         let ip = unsafe { &mut *header };
-        ip.source = halves(to.source.0[3]);
-        ip.destination = halves(to.destination.0[3]);
+        ip.source = halves(to.ends.source.0[3]);
+        ip.destination = halves(to.ends.destination.0[3]);
         ip.checksum = !folded(u64::from(!ip.checksum) + u64::from(addresses));
         Some(())
     } else {
@@ -162,8 +177,8 @@ fn rewrite(skb: Skb, packet: &Packet, to: &Translation) -> Option<()> {
         // it is where the IP header has a checksum. Here, addresses and checksum cancel each other out; where there is
         // none, the addresses alone have changed.
         skb.update_checksum(addresses);
-        let ends = [to.source, to.destination];
-        skb.store_at(ETH_LEN as u32 + IPV6_ADDRESSES, &ends).then_some(())
+        skb.store_at(ETH_LEN as u32 + IPV6_ADDRESSES, &to.ends)
+            .then_some(())
     }
 }
 

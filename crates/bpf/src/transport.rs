@@ -3,7 +3,7 @@
 use tombolo_abi::{FlowKey, Outcome};
 
 use crate::{
-    fragments,
+    fragments::{self, FragmentKey},
     parse::{Packet, protocol},
     skb::Skb,
 };
@@ -43,9 +43,9 @@ impl Transport {
     /// # Errors
     /// `Malformed`: no room for ports.
     #[inline(always)]
-    pub fn read(skb: Skb, packet: &Packet) -> Result<Option<Self>, Outcome> {
+    pub fn read(skb: Skb, packet: &Packet, fragment: &mut FragmentKey) -> Result<Option<Self>, Outcome> {
         if packet.later_fragment {
-            return Ok(fragments::ports(packet).map(|ports| Self::of_ports(ports, 0)));
+            return Ok(fragments::ports(packet, fragment).map(|ports| Self::of_ports(ports, 0)));
         }
         let found = match packet.protocol {
             protocol::TCP => {
@@ -70,7 +70,7 @@ impl Transport {
             _ => Self::of_ports([0, 0], 0),
         };
         if packet.fragment {
-            fragments::note(packet, [found.source_port, found.destination_port]);
+            fragments::note(packet, fragment, [found.source_port, found.destination_port]);
         }
         Ok(Some(found))
     }
@@ -84,17 +84,16 @@ impl Transport {
         }
     }
 
-    /// The key of the packet's direction of its flow.
+    /// Writes the key of the packet's direction of its flow: field by field, since a whole one would be put together
+    /// on the stack first.
     #[inline(always)]
-    pub const fn key(self, packet: &Packet) -> FlowKey {
-        FlowKey {
-            source: packet.source,
-            destination: packet.destination,
-            source_port: self.source_port,
-            destination_port: self.destination_port,
-            protocol: packet.protocol,
-            pad: [0; 3],
-        }
+    pub fn write_key(self, packet: &Packet, key: &mut FlowKey) {
+        key.source = packet.source;
+        key.destination = packet.destination;
+        key.source_port = self.source_port;
+        key.destination_port = self.destination_port;
+        key.protocol = packet.protocol;
+        key.pad = [0; 3];
     }
 
     /// Whether this begins a TCP connection.
