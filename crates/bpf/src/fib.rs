@@ -17,6 +17,9 @@ use crate::{
     verdict::Verdict,
 };
 
+/// Words of a request.
+const WORDS: usize = size_of::<bpf_fib_lookup>() / 8;
+
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// What the look-up returns when it has found a way (linux/bpf.h), the second when the next hop's MAC is not known
@@ -54,8 +57,15 @@ pub extern "C" fn fib_redirect(context: *mut __sk_buff, ends: *const Ends) -> i3
 
 #[inline(always)]
 fn find_and_redirect(skb: Skb, ends: &Ends) -> i32 {
-    // SAFETY: all zero is a valid request.
-    let mut way: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    let mut request = core::mem::MaybeUninit::<[u64; WORDS]>::uninit();
+    let words: *mut u64 = request.as_mut_ptr().cast();
+    for word in 0..WORDS {
+        // One by one: a call would need room on the stack that there is none of on older kernels.
+        // SAFETY: within the request.
+        unsafe { words.add(word).write_volatile(0) };
+    }
+    // SAFETY: all zero is a valid request, and words are as well aligned.
+    let way = unsafe { &mut *words.cast::<bpf_fib_lookup>() };
     let v4 = ends.destination.is_v4();
     way.ifindex = skb.ifindex();
     if v4 {
@@ -71,7 +81,7 @@ fn find_and_redirect(skb: Skb, ends: &Ends) -> i32 {
     let found = unsafe {
         helpers::bpf_fib_lookup(
             skb.as_ptr().cast(),
-            &raw mut way,
+            &raw mut *way,
             size_of::<bpf_fib_lookup>() as i32,
             0,
         )

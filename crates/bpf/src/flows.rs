@@ -10,7 +10,7 @@ use crate::{
     expiry,
     maps::{BACKENDS, FLOW_SCRATCH, FLOWS, FlowTable, NEIGHBOUR_FLOWS, READ_THROUGH},
     parse::protocol,
-    translate::Translation,
+    tracking::Tracking,
     transport::{Transport, tcp},
 };
 
@@ -36,13 +36,14 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// Finds the packet's flow, and notes that it lives; with a backend, says what becomes of the packet. `false`: there
+/// Finds the packet's flow by its key, and notes that it lives; with a backend, says what becomes of the packet. `false`: there
 /// is none.
 ///
 /// # Errors
 /// `BackendGone`: the connection's backend is no more, and neither is the flow.
 #[inline(always)]
-pub fn find(key: &FlowKey, transport: Transport, to: &mut Translation) -> Result<bool, Outcome> {
+pub fn find(transport: Transport, tracking: &mut Tracking) -> Result<bool, Outcome> {
+    let key = &tracking.key;
     let Some(row) = row(key) else {
         return Ok(false);
     };
@@ -56,18 +57,21 @@ pub fn find(key: &FlowKey, transport: Transport, to: &mut Translation) -> Result
     let state = if row.backend == 0 {
         BackendState::Serving as u8
     } else {
-        to.set(key, row);
+        tracking.to.set(&tracking.key, row);
         BACKENDS
             .get(row.backend)
             .map_or(BackendState::Gone as u8, |backend| backend.state)
     };
-    let news = news(key, transport) & !row.flags;
+    let news = news(&tracking.key, transport) & !row.flags;
     let begins = transport.flags & tcp::SYN != 0 && row.flags & !Direction::FROM_POD != 0;
     if news == 0 && !begins && state == BackendState::Serving as u8 {
         return Ok(true);
     }
     let facts = news | u32::from(state) << 8 | u32::from(transport.is_syn()) << 16;
-    match flow_turn(key, facts) {
+    let tracking = tracking.shared();
+    let turn = flow_turn(facts);
+    let to = &mut tracking.shared().to;
+    match turn {
         turn if turn == Turn::GoesOn as i32 => Ok(true),
         turn if turn == Turn::BeginsAnew as i32 => {
             to.flags = 0;
@@ -104,10 +108,9 @@ const fn news(key: &FlowKey, transport: Transport) -> u32 {
 /// whether a connection begins. Returns a [`Turn`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn flow_turn(key: *const FlowKey, facts: u32) -> i32 {
-    // SAFETY: it is called with a reference. The verifier, which looks at it alone, wants it tested.
-    match unsafe { key.as_ref() } {
-        Some(key) => turn(key, facts) as i32,
+pub extern "C" fn flow_turn(facts: u32) -> i32 {
+    match Tracking::current() {
+        Some(tracking) => turn(&tracking.key, facts) as i32,
         None => 0,
     }
 }
@@ -280,8 +283,9 @@ fn insert<V>(table: &FlowTable<V>, key: &FlowKey, row: &V) -> Made {
 /// # Errors
 /// `FlowTableFull`: only flows that are there go on.
 #[inline(always)]
-pub fn begin_untranslated(key: &FlowKey) -> Result<(), Outcome> {
-    if flow_begin(key) == 0 {
+pub fn begin_untranslated(tracking: &mut Tracking) -> Result<(), Outcome> {
+    tracking.shared();
+    if flow_begin() == 0 {
         Ok(())
     } else {
         Err(Outcome::FlowTableFull)
@@ -291,11 +295,11 @@ pub fn begin_untranslated(key: &FlowKey) -> Result<(), Outcome> {
 /// Public by name, as `flow_turn`. Returns 0, or that there is no room.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn flow_begin(key: *const FlowKey) -> i32 {
-    // SAFETY: as in `flow_turn`.
-    let Some(key) = (unsafe { key.as_ref() }) else {
+pub extern "C" fn flow_begin() -> i32 {
+    let Some(Tracking { key, .. }) = Tracking::current() else {
         return 0;
     };
+    let key: &FlowKey = key;
     let original = Direction {
         last_seen: now(),
         original: 1,

@@ -65,7 +65,7 @@ pub fn place(skb: Skb, packet: &Packet, client: Client, tracking: &mut Tracking)
         return Ok(resolve(&tracking.to.ends.destination));
     }
     if TRACK_FLOWS.load() != 0 && !matches!(place, Place::Services) {
-        flows::begin_untranslated(&tracking.key)?;
+        flows::begin_untranslated(tracking)?;
     }
     Ok(place)
 }
@@ -122,7 +122,7 @@ pub fn goes_on(skb: Skb, packet: &Packet, tracking: &mut Tracking) -> Result<(),
         return Ok(());
     };
     if !found(skb, packet, transport, tracking)? && TRACK_FLOWS.load() != 0 {
-        flows::begin_untranslated(&tracking.key)?;
+        flows::begin_untranslated(tracking)?;
     }
     Ok(())
 }
@@ -147,7 +147,7 @@ pub fn stack_answers(skb: Skb, packet: &Packet) -> Result<bool, Verdict> {
 #[inline(always)]
 fn found(skb: Skb, packet: &Packet, transport: Transport, tracking: &mut Tracking) -> Result<bool, Verdict> {
     transport.write_key(packet, &mut tracking.key);
-    flows::find(&tracking.key, transport, &mut tracking.to).map_err(|reason| refused(skb, packet, reason))
+    flows::find(transport, tracking).map_err(|reason| refused(skb, packet, reason))
 }
 
 /// Begins the flow of a packet that is for a Service; `false`: it is for none.
@@ -164,10 +164,13 @@ fn begin(
 ) -> Result<bool, Verdict> {
     let facts = client as u32 | u32::from(transport.flags) << 8;
     tracking.backend = 0;
-    let mut returned = service_choose(tracking, facts);
+    let tracking = tracking.shared();
+    let mut returned = service_choose(facts);
+    let tracking = tracking.shared();
     if returned == 0 && tracking.backend != 0 {
-        returned = service_begin(skb.as_ptr(), tracking, facts);
+        returned = service_begin(skb.as_ptr(), facts);
     }
+    let tracking = tracking.shared();
     match Outcome::from_number(returned as u8) {
         Some(reason) if returned != 0 => Err(refused(skb, packet, reason)),
         _ => Ok(tracking.to.is_set()),
@@ -203,9 +206,8 @@ pub fn refused(skb: Skb, packet: &Packet, reason: Outcome) -> Verdict {
 /// Service.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn service_choose(tracking: *mut Tracking, facts: u32) -> i32 {
-    // SAFETY: it is called with a reference. The verifier, which looks at it alone, wants it tested.
-    match unsafe { tracking.as_mut() } {
+pub extern "C" fn service_choose(facts: u32) -> i32 {
+    match Tracking::current() {
         Some(tracking) => match choose(tracking, facts) {
             Ok(()) => 0,
             Err(reason) => reason as i32,
@@ -242,9 +244,8 @@ const fn is_external(facts: u32) -> bool {
 /// packet is known.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn service_begin(context: *mut __sk_buff, tracking: *mut Tracking, facts: u32) -> i32 {
-    // SAFETY: as in `service_choose`.
-    match unsafe { tracking.as_mut() } {
+pub extern "C" fn service_begin(context: *mut __sk_buff, facts: u32) -> i32 {
+    match Tracking::current() {
         Some(tracking) => match start(Skb::new(context), tracking, is_external(facts)) {
             Ok(()) => 0,
             Err(reason) => reason as i32,
@@ -265,7 +266,6 @@ fn start(skb: Skb, tracking: &mut Tracking, external: bool) -> Result<(), Outcom
     if key.protocol == protocol::SCTP && backend.port != key.destination_port {
         return Err(Outcome::SctpPort);
     }
-    let (source, of_node) = source(key, backend, external)?;
     let scratch = FLOW_SCRATCH.get_ptr_mut(0).ok_or(Outcome::FlowTableFull)?;
     // SAFETY: the scratch is this CPU's own, and programs of one CPU do not interleave here.
     let FlowScratch {
@@ -277,7 +277,7 @@ fn start(skb: Skb, tracking: &mut Tracking, external: bool) -> Result<(), Outcom
     original.last_seen = flows::now();
     original.original = 1;
     original.backend = id;
-    original.source = source;
+    let of_node = write_source(&mut original.source, key, backend, external)?;
     original.destination = backend.address;
     original.source_port = key.source_port;
     original.destination_port = backend.port;
@@ -291,7 +291,7 @@ fn start(skb: Skb, tracking: &mut Tracking, external: bool) -> Result<(), Outcom
     answering.destination_port = key.source_port;
     answering.flags = from_pod(&backend.address);
     answers.source = backend.address;
-    answers.destination = source;
+    answers.destination = original.source;
     answers.source_port = backend.port;
     answers.destination_port = key.source_port;
     answers.protocol = key.protocol;
@@ -324,31 +324,37 @@ fn start(skb: Skb, tracking: &mut Tracking, external: bool) -> Result<(), Outcom
     Ok(())
 }
 
-/// The source that a backend sees, and whether it is the node's. It is the client's own, but where the answer would
-/// not come back this way: from another node to somebody who is not on this one; and where a pod is its own backend,
-/// and would take the answer for its own.
+/// Writes the source that a backend sees; returns whether it is the node's. It is the client's own, but where the
+/// answer would not come back this way: from another node to somebody who is not on this one; and where a pod is its
+/// own backend, and would take the answer for its own.
 #[inline(always)]
-fn source(key: &FlowKey, backend: &Backend, external: bool) -> Result<(Addr, bool), Outcome> {
+fn write_source(
+    source: &mut Addr,
+    key: &FlowKey,
+    backend: &Backend,
+    external: bool,
+) -> Result<bool, Outcome> {
     let v4 = key.source.is_v4();
+    *source = key.source;
     if !external {
-        let source = if backend.address != key.source {
-            key.source
-        } else if v4 {
-            Addr::from_v4_word(u32::from_ne_bytes(GATEWAY_V4))
-        } else {
-            Addr::from_bytes(GATEWAY_V6)
-        };
-        return Ok((source, false));
+        if backend.address == key.source {
+            *source = if v4 {
+                Addr::from_v4_word(u32::from_ne_bytes(GATEWAY_V4))
+            } else {
+                Addr::from_bytes(GATEWAY_V6)
+            };
+        }
+        return Ok(false);
     }
     if matches!(resolve(&backend.address), Place::Endpoint(_) | Place::OwnNode) {
-        return Ok((key.source, false));
+        return Ok(false);
     }
     let config = resolve::config().ok_or(Outcome::NoRoute)?;
-    let own = if v4 { config.node_v4 } else { config.node_v6 };
-    if own.is_unspecified() {
+    *source = if v4 { config.node_v4 } else { config.node_v6 };
+    if source.is_unspecified() {
         return Err(Outcome::NoRoute);
     }
-    Ok((own, true))
+    Ok(true)
 }
 
 /// What a direction of a flow is to know of who sends in it.

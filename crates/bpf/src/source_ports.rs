@@ -16,7 +16,7 @@ use crate::{
 const FIRST: u16 = 40_960;
 const COUNT: u32 = 65_536 - FIRST as u32;
 /// How many are tried.
-const TRIES: u32 = 32;
+const TRIES: u32 = 16;
 /// From one to the next: coprime to how many there are, so that all come in turn.
 const STEP: u32 = 6_949;
 

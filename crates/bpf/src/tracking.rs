@@ -27,10 +27,23 @@ impl Tracking {
     /// `NoRoute` never happens: an array has its entries.
     #[inline(always)]
     pub fn begin() -> Result<&'static mut Self, Outcome> {
-        let tracking = TRACKING.get_ptr_mut(0).ok_or(Outcome::NoRoute)?;
-        // SAFETY: it is this CPU's own, and programs of one CPU do not interleave here.
-        let tracking = unsafe { &mut *tracking };
+        let tracking = Self::current().ok_or(Outcome::NoRoute)?;
         tracking.to.flags = 0;
         Ok(tracking)
+    }
+
+    /// Before and after a call of a function that asks for it by itself: the compiler takes a reference for the only
+    /// way to what lies there, and would keep values back.
+    #[inline(always)]
+    pub fn shared(&mut self) -> &mut Self {
+        core::hint::black_box(self)
+    }
+
+    /// That of the packet in hand. Functions that are public by name ask for it, and are not handed it: before Linux
+    /// 6.2 what is handed to them cannot be the key of a look-up.
+    #[inline(always)]
+    pub fn current() -> Option<&'static mut Self> {
+        // SAFETY: it is this CPU's own, and programs of one CPU do not interleave here.
+        TRACKING.get_ptr_mut(0).map(|tracking| unsafe { &mut *tracking })
     }
 }
