@@ -58,27 +58,34 @@ pub extern "C" fn port_in_use(context: *mut __sk_buff, answers: *const FlowKey) 
     let Some(key) = (unsafe { answers.as_ref() }) else {
         return 1;
     };
-    // SAFETY: all zero is a valid tuple.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    let len = if key.destination.is_v4() {
-        tuple.__bindgen_anon_1.ipv4.saddr = key.source.0[3];
-        tuple.__bindgen_anon_1.ipv4.daddr = key.destination.0[3];
-        tuple.__bindgen_anon_1.ipv4.sport = key.source_port;
-        tuple.__bindgen_anon_1.ipv4.dport = key.destination_port;
-        12
-    } else {
-        tuple.__bindgen_anon_1.ipv6.saddr = key.source.0;
-        tuple.__bindgen_anon_1.ipv6.daddr = key.destination.0;
-        tuple.__bindgen_anon_1.ipv6.sport = key.source_port;
-        tuple.__bindgen_anon_1.ipv6.dport = key.destination_port;
-        36
+    // What is not of the family is left as it is, and not told: zeroing it were a call, for which older kernels have
+    // no room on the stack.
+    let mut room = core::mem::MaybeUninit::<bpf_sock_tuple>::uninit();
+    let tuple = room.as_mut_ptr();
+    // SAFETY: writes within the tuple.
+    let len = unsafe {
+        if key.destination.is_v4() {
+            let v4 = &raw mut (*tuple).__bindgen_anon_1.ipv4;
+            (*v4).saddr = key.source.0[3];
+            (*v4).daddr = key.destination.0[3];
+            (*v4).sport = key.source_port;
+            (*v4).dport = key.destination_port;
+            12
+        } else {
+            let v6 = &raw mut (*tuple).__bindgen_anon_1.ipv6;
+            (*v6).saddr = key.source.0;
+            (*v6).daddr = key.destination.0;
+            (*v6).sport = key.source_port;
+            (*v6).dport = key.destination_port;
+            36
+        }
     };
     let netns = i64::from(BPF_F_CURRENT_NETNS) as u64;
     // SAFETY: helper calls; what they find is given back.
     unsafe {
         let socket: *mut bpf_sock = match key.protocol {
-            protocol::TCP => bpf_skc_lookup_tcp(context.cast(), &raw mut tuple, len, netns, 0),
-            protocol::UDP => bpf_sk_lookup_udp(context.cast(), &raw mut tuple, len, netns, 0),
+            protocol::TCP => bpf_skc_lookup_tcp(context.cast(), tuple, len, netns, 0),
+            protocol::UDP => bpf_sk_lookup_udp(context.cast(), tuple, len, netns, 0),
             _ => return 0,
         };
         if socket.is_null() {
