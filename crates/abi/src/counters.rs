@@ -38,7 +38,7 @@ macro_rules! words {
 }
 
 words! {
-    /// Where a program is attached.
+    /// Where a program is attached: to a device, or, from `SockConnect` on, to the processes of a control group.
     Hook {
         /// Ingress of the host side of a pod's link: what the pod sends.
         FromPod = 0, "from_pod";
@@ -52,11 +52,18 @@ words! {
         FromUplink = 4, "from_uplink";
         /// Egress of an uplink.
         ToUplink = 5, "to_uplink";
+        /// A process connects a socket.
+        SockConnect = 6, "sock_connect";
+        /// A process sends a datagram to an address that it names.
+        SockSendmsg = 7, "sock_sendmsg";
+        /// A process asks for a port.
+        SockBind = 8, "sock_bind";
     }
 }
 
 words! {
-    /// What became of a packet at a hook. Exactly one is counted for each packet that enters a program.
+    /// What became of a packet at a hook. Exactly one is counted for each packet that enters a program, and for each call
+    /// of a process at the hooks of sockets, which has no bytes.
     Outcome {
         /// Delivered to a pod of this node.
         Delivered = 0, "delivered";
@@ -68,6 +75,8 @@ words! {
         ToStack = 3, "to_stack";
         /// Not Tombolo's: left to the next program and the node's stack.
         NotOurs = 4, "not_ours";
+        /// At a socket: a Service's address became that of a backend.
+        Translated = 5, "translated";
 
         /// Dropped: not an IP packet (ARP too: a pod's gateway is a permanent neighbour).
         NotIp = 16, "not_ip";
@@ -128,6 +137,15 @@ words! {
         SctpPort = 42, "sctp_port";
         /// Dropped: a fragment to a Service whose first fragment has not been seen.
         UnknownFragment = 43, "unknown_fragment";
+        /// Refused (`EADDRINUSE`): a port for a process of the node that a translated flow has.
+        PortInUse = 44, "port_in_use";
+    }
+}
+
+impl Hook {
+    /// Whether it is one of processes and their sockets, and not of a device and its packets.
+    pub const fn is_of_sockets(self) -> bool {
+        self as u8 >= Self::SockConnect as u8
     }
 }
 

@@ -16,6 +16,7 @@ mod endpoint;
 mod flow;
 mod route;
 mod service;
+mod socket;
 pub mod version;
 
 pub use addr::Addr;
@@ -28,6 +29,7 @@ pub use service::{
     Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, SLAB_ROW, Slab, SlabRow,
     SourceRangeKey,
 };
+pub use socket::{ConnectedPeer, Netns, NetnsKind, SocketKey, SocketPeer};
 pub use version::ABI_VERSION;
 
 /// The VXLAN network identifier of every encapsulated packet; a contract between nodes.
@@ -68,8 +70,15 @@ pub mod map {
     pub const AFFINITY: &str = "AFFINITY";
     /// [`SourceRangeKey`](super::SourceRangeKey) → `u32` (always 1), found by the longest prefix.
     pub const SOURCE_RANGES: &str = "SOURCE_RANGES";
+    /// A network namespace's cookie (`u64`) → [`Netns`](super::Netns).
+    pub const NETNS: &str = "NETNS";
+    /// [`SocketKey`](super::SocketKey) → [`SocketPeer`](super::SocketPeer): written by programs. When it is full, those
+    /// that have not been used for longest are forgotten.
+    pub const SOCKET_PEERS: &str = "SOCKET_PEERS";
+    /// At a TCP socket: [`ConnectedPeer`](super::ConnectedPeer). Written by programs, and read by nobody else.
+    pub const CONNECTED_PEERS: &str = "CONNECTED_PEERS";
     /// All of them: shared with the user side, and pinned.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 14] = [
         ENDPOINTS,
         ROUTES,
         UPLINK_MACS,
@@ -81,6 +90,9 @@ pub mod map {
         BACKENDS,
         AFFINITY,
         SOURCE_RANGES,
+        NETNS,
+        SOCKET_PEERS,
+        CONNECTED_PEERS,
     ];
     /// Those of [`ALL`] that the version before this one did not have.
     pub const ADDED: [&str; 0] = [];
@@ -110,4 +122,8 @@ pub mod capacity {
     pub const AFFINITY: usize = 65_536;
     /// Ranges of clients.
     pub const SOURCE_RANGES: usize = 16_384;
+    /// Network namespaces of one node's pods, and its own.
+    pub const NETNS: usize = 4096;
+    /// UDP sockets and the Services that they speak with: two entries each.
+    pub const SOCKET_PEERS: usize = 65_536;
 }

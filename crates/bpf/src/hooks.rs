@@ -1,8 +1,14 @@
-//! The programs, one to a file; each is named by [`tombolo_abi::Hook::word`].
+//! The programs, one to a file; each is named by [`tombolo_abi::Hook::word`]; those at sockets are two,
+//! one for each family.
 
 mod from_overlay;
 mod from_pod;
 mod from_uplink;
+mod sock_bind;
+mod sock_connect;
+mod sock_getpeername;
+mod sock_recvmsg;
+mod sock_sendmsg;
 mod to_overlay;
 mod to_pod;
 mod to_uplink;

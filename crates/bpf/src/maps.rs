@@ -3,12 +3,13 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage},
     macros::btf_map,
 };
 use tombolo_abi::{
-    Addr, Affinity, AffinityKey, Backend, COUNTER_SLOTS, Config, Counter, Endpoint, FlowKey, FlowState,
-    Frontend, FrontendKey, MacKey, NeighbourFlow, Route, RouteKey, SlabRow, Timeouts, capacity,
+    Addr, Affinity, AffinityKey, Backend, COUNTER_SLOTS, Config, ConnectedPeer, Counter, Endpoint, FlowKey,
+    FlowState, Frontend, FrontendKey, MacKey, NeighbourFlow, Netns, Route, RouteKey, SlabRow, SocketKey,
+    SocketPeer, Timeouts, capacity,
 };
 
 use crate::{
@@ -84,6 +85,18 @@ pub static AFFINITY: LruHashMap<AffinityKey, Affinity, { capacity::AFFINITY }> =
 /// Clients that Services let in.
 #[btf_map]
 pub static SOURCE_RANGES: LpmTrie<SourceRange, u32, { capacity::SOURCE_RANGES }> = LpmTrie::new();
+
+/// Network namespaces, by their cookies.
+#[btf_map]
+pub static NETNS: HashMap<u64, Netns, { capacity::NETNS }> = HashMap::new();
+
+/// With which backends UDP sockets speak. Those that have not been used for longest are forgotten when there is no room.
+#[btf_map]
+pub static SOCKET_PEERS: LruHashMap<SocketKey, SocketPeer, { capacity::SOCKET_PEERS }> = LruHashMap::new();
+
+/// With which backends TCP sockets are connected: at the sockets, however many there are and however long they last.
+#[btf_map]
+pub static CONNECTED_PEERS: SkStorage<ConnectedPeer> = SkStorage::new();
 
 /// Ports of packets of which fragments are on their way. Private to the programs.
 #[btf_map]

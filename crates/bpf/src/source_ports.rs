@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The ports that are chosen from; the node's own connections are kept out of them.
-const FIRST: u16 = 40_960;
+pub const FIRST: u16 = 40_960;
 const COUNT: u32 = 65_536 - FIRST as u32;
 /// How many are tried.
 const TRIES: u32 = 16;

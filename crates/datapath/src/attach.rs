@@ -52,6 +52,8 @@ impl Attach {
 pub struct Target<'a> {
     /// Which program it is.
     pub hook: Hook,
+    /// Which packets it sees.
+    pub direction: Direction,
     /// The program.
     pub program: BorrowedFd<'a>,
     /// The device's name.
@@ -69,10 +71,11 @@ enum Attached {
 }
 
 /// Which packets a hook's program sees.
-const fn direction(hook: Hook) -> Direction {
+pub const fn direction(hook: Hook) -> Result<Direction> {
     match hook {
-        Hook::FromPod | Hook::FromOverlay | Hook::FromUplink => Direction::Ingress,
-        Hook::ToPod | Hook::ToOverlay | Hook::ToUplink => Direction::Egress,
+        Hook::FromPod | Hook::FromOverlay | Hook::FromUplink => Ok(Direction::Ingress),
+        Hook::ToPod | Hook::ToOverlay | Hook::ToUplink => Ok(Direction::Egress),
+        Hook::SockConnect | Hook::SockSendmsg | Hook::SockBind => Err(Error::NoDevice(hook.word())),
     }
 }
 
@@ -96,9 +99,7 @@ impl Target<'_> {
         };
         match link::state(pinned.as_fd()) {
             Some(state) => Ok(state.ifindex == self.ifindex),
-            None => {
-                clsact::is_attached(self.ifindex, direction(self.hook)).map_err(|e| self.error("look at", e))
-            }
+            None => clsact::is_attached(self.ifindex, self.direction).map_err(|e| self.error("look at", e)),
         }
     }
 
@@ -108,13 +109,13 @@ impl Target<'_> {
             return if replace { self.put(&attached) } else { Ok(()) };
         }
         if tcx {
-            let link = link::create(self.program, self.ifindex, direction(self.hook))
+            let link = link::create(self.program, self.ifindex, self.direction)
                 .map_err(|e| self.error("attach", e))?;
             self.pin(link.as_fd())
         } else {
             // A pin without a filter is nothing; a filter without a pin would be forgotten.
             self.pin(self.program)?;
-            let attached = clsact::attach(self.program, self.ifindex, direction(self.hook));
+            let attached = clsact::attach(self.program, self.ifindex, self.direction);
             attached.or_else(|error| {
                 unpin(self.pin)?;
                 Err(self.error("attach", error))
@@ -150,7 +151,7 @@ impl Target<'_> {
             // The program of a filter: the device has it as long as it has the filter.
             let program = bpf::program::id(pinned.as_fd()).map_err(|e| self.error("look at", e))?;
             let at = ifindex.or_else(|| if_nametoindex(self.device).ok());
-            at.filter(|at| clsact::is_attached(*at, direction(self.hook)).unwrap_or(false))
+            at.filter(|at| clsact::is_attached(*at, self.direction).unwrap_or(false))
                 .map(|ifindex| Attached::Filter { ifindex, program })
         };
         if attached.is_none() {
@@ -168,7 +169,7 @@ impl Target<'_> {
                 link::update(link.as_fd(), self.program).map_err(|e| self.error("replace", e))
             }
             Attached::Filter { ifindex, .. } => {
-                clsact::attach(self.program, *ifindex, direction(self.hook))
+                clsact::attach(self.program, *ifindex, self.direction)
                     .map_err(|e| self.error("replace", e))?;
                 self.repin()
             }
@@ -223,7 +224,7 @@ pub fn detach(device: &str, hook: Hook, pin: &Path) -> Result<()> {
     if link::state(pinned.as_fd()).is_none()
         && let Ok(ifindex) = if_nametoindex(device)
     {
-        clsact::detach(ifindex, direction(hook)).map_err(|e| failed("detach", hook, device, e))?;
+        clsact::detach(ifindex, direction(hook)?).map_err(|e| failed("detach", hook, device, e))?;
     }
     // A link is detached when the last who holds it lets go.
     unpin(pin)

@@ -5,10 +5,10 @@ use std::{
     fs, io,
     ops::Deref,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use tombolo_abi::{ABI_VERSION, Hook, Timeouts, map};
+use tombolo_abi::{ABI_VERSION, Addr, Hook, SocketKey, Timeouts, map};
 
 use crate::{
     Attach, Error, Packet, Result, Run, Tables,
@@ -16,6 +16,7 @@ use crate::{
     bpf::{self, link},
     object::{Constants, Embedded, Programs},
     pins::Pins,
+    sock_diag, sockets,
     staging::{self, Staged},
     takeover,
 };
@@ -177,6 +178,7 @@ impl Datapath {
         for (device, hook, pin) in self.pins.attached()? {
             let target = Target {
                 hook,
+                direction: attach::direction(hook)?,
                 program: program(programs, hook)?.as_fd(),
                 device: &device,
                 ifindex: 0,
@@ -192,7 +194,7 @@ impl Datapath {
                 Err(error) => result = result.and(Err(error)),
             }
         }
-        result
+        result.and(sockets::replace(&self.pins, &programs.sockets))
     }
 
     /// Attaches a hook's program to a device; fine if it is attached, also under the name that the device had
@@ -216,6 +218,7 @@ impl Datapath {
         let pin = self.pins.link(device, hook);
         let target = Target {
             hook,
+            direction: attach::direction(hook)?,
             program: program(&self.programs, hook)?.as_fd(),
             device,
             ifindex,
@@ -241,6 +244,7 @@ impl Datapath {
         let pin = self.pins.link(device, hook);
         Target {
             hook,
+            direction: attach::direction(hook)?,
             program: program(&self.programs, hook)?.as_fd(),
             device,
             ifindex,
@@ -266,7 +270,7 @@ impl Datapath {
 
     /// Detaches all programs from a device; fine if none is attached, or the device is gone.
     pub fn detach(&self, device: &str) -> Result<()> {
-        for hook in Hook::ALL {
+        for hook in self.programs.packets.keys() {
             attach::detach(device, *hook, &self.pins.link(device, *hook))?;
         }
         Ok(())
@@ -282,6 +286,58 @@ impl Datapath {
             .collect())
     }
 
+    /// Attaches the programs of sockets to a control group (of version 2) and all below it: processes that start there
+    /// reach Services by their sockets, where [`Tables::netns`] knows their network namespace. Fine if they are
+    /// attached; from another group they go. Programs whose tables wait for their rows do not replace others.
+    ///
+    /// # Errors
+    /// [`Error::Cgroup`] and [`Error::Pin`]; it can be tried again. What is attached is harmless without the rest.
+    pub fn attach_sockets(&self, cgroup: &Path) -> Result<()> {
+        sockets::attach(
+            &self.pins,
+            &self.programs.sockets,
+            cgroup,
+            !self.pins.staged().exists(),
+        )
+    }
+
+    /// Detaches the programs of sockets; fine if they are not attached. Pods reach Services by their packets then, and
+    /// the node itself does not reach them.
+    pub fn detach_sockets(&self) -> Result<()> {
+        sockets::detach(&self.pins)
+    }
+
+    /// Whether the programs of sockets are attached to a control group.
+    pub fn are_sockets_attached(&self, cgroup: &Path) -> Result<bool> {
+        sockets::are_attached(&self.pins, cgroup)
+    }
+
+    /// Ends the connected UDP sockets of the thread's network namespace, which is the node's, that speak with these
+    /// backends (addresses, and ports in network byte order) in a Service's name: each is told `ECONNABORTED`, is
+    /// connected no more, and may connect again. Those that have connected to such an address itself stay. Returns how many were ended.
+    pub fn end_sockets(&self, backends: &BTreeSet<(Addr, u16)>) -> Result<usize> {
+        let is_of_service = |peer: &sock_diag::Connected| {
+            let key = SocketKey {
+                cookie: peer.cookie,
+                address: peer.address,
+                port: peer.port,
+                way: SocketKey::FROM_BACKEND,
+                pad: 0,
+            };
+            Ok(self.tables.socket_peers().get(&key)?.is_some())
+        };
+        if backends.is_empty() {
+            return Ok(0);
+        }
+        let mut ended = 0;
+        for socket in sock_diag::connected()? {
+            if backends.contains(&(socket.address, socket.port)) && is_of_service(&socket)? {
+                ended += usize::from(sock_diag::end(&socket)?);
+            }
+        }
+        Ok(ended)
+    }
+
     /// Runs a program on a packet, with the maps as they are; it is counted like any other. Redirects
     /// are decided, but not done.
     pub fn test_run(&self, hook: Hook, packet: &Packet<'_>) -> Result<Run> {
@@ -294,7 +350,7 @@ impl Datapath {
 
 fn program(programs: &Programs, hook: Hook) -> Result<&OwnedFd> {
     let missing = || Error::Object(format!("no program {}", hook.word()));
-    programs.get(&hook).ok_or_else(missing)
+    programs.packets.get(&hook).ok_or_else(missing)
 }
 
 impl Deref for Datapath {

@@ -106,6 +106,31 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
+    /// Programs cannot be attached to the processes of a control group.
+    #[error("cannot {what} the control group {}: {source}{hint}", .path.display())]
+    Cgroup {
+        /// What was tried.
+        what: &'static str,
+        /// The group's folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A hook that is at no device.
+    #[error("{0} is a hook of sockets: it has no device, and sees no packets")]
+    NoDevice(&'static str),
+    /// The sockets of a network namespace cannot be listed or ended.
+    #[error("cannot {what} the UDP sockets of this network namespace: {source}{hint}")]
+    Sockets {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// A read or write of a map failed.
     #[error("cannot {what} the map {map}: {source}")]
     Map {

@@ -6,6 +6,7 @@
 //! ```text
 //! <directory>/v<ABI>/<MAP>             the maps of one ABI version; of two, while one takes over from the other
 //! <directory>/links/<device>-<hook>    what is attached: a tcx link, or the program of a clsact filter
+//! <directory>/links/sockets/<program>  the same at a control group
 //! ```
 //!
 //! The aya loader is not used, only its object parser: the loader reads all type information of the
@@ -21,6 +22,8 @@ mod object;
 mod pins;
 mod requirements;
 mod rows;
+mod sock_diag;
+mod sockets;
 mod staging;
 mod table;
 mod tables;
@@ -34,5 +37,6 @@ pub use error::{Error, Result};
 pub use pins::remove;
 pub use requirements::{Missing, requirements};
 pub use rows::Rows;
+pub use sockets::netns_cookie;
 pub use table::{Changes, Plain, Table};
 pub use tables::{Tables, open_readonly};

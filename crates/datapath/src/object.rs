@@ -13,8 +13,9 @@ use crate::{
     bpf::{
         self,
         map::{Shape, Types},
-        program::{self, Code, Records},
+        program::{self, Code, Kind, Records, SocketCall},
     },
+    sockets,
 };
 
 /// Bytes at an address that parsers of 64-bit ELF may read words from.
@@ -33,7 +34,13 @@ const LOG_LINES: usize = 20;
 pub type Maps = BTreeMap<&'static str, OwnedFd>;
 
 /// The programs.
-pub type Programs = BTreeMap<Hook, OwnedFd>;
+#[derive(Debug)]
+pub struct Programs {
+    /// Of devices.
+    pub packets: BTreeMap<Hook, OwnedFd>,
+    /// Of sockets.
+    pub sockets: BTreeMap<SocketCall, OwnedFd>,
+}
 
 /// The object that is part of this build.
 pub struct Embedded {
@@ -74,16 +81,23 @@ impl Embedded {
     pub fn programs(mut self, shared: &Maps, constants: Constants<'_>) -> Result<Programs> {
         // The programs hold on to those maps that are theirs alone.
         let _own = self.link(shared, constants)?;
-        Hook::ALL
-            .iter()
-            .map(|hook| Ok((*hook, load_program(&self.object, &self.btf, hook.word())?)))
-            .collect()
+        let load = |kind, name| load_program(&self.object, &self.btf, kind, name);
+        let hooks = Hook::ALL.iter().filter(|hook| !hook.is_of_sockets());
+        Ok(Programs {
+            packets: hooks
+                .map(|hook| Ok((*hook, load(Kind::Packets, hook.word())?)))
+                .collect::<Result<_>>()?,
+            sockets: sockets::PROGRAMS
+                .iter()
+                .map(|(call, name)| Ok((*call, load(Kind::Sockets(*call), name)?)))
+                .collect::<Result<_>>()?,
+        })
     }
 
     /// Loads the program that starts the timers of flows which were not begun by programs. It is no hook's.
     pub fn arming(mut self, shared: &Maps, constants: Constants<'_>) -> Result<OwnedFd> {
         let _own = self.link(shared, constants)?;
-        load_program(&self.object, &self.btf, "arm_flows")
+        load_program(&self.object, &self.btf, Kind::Packets, "arm_flows")
     }
 
     /// Resolves all references of programs; gives the maps that are theirs alone.
@@ -188,7 +202,7 @@ fn load_btf(object: &mut Object) -> Result<OwnedFd> {
     })
 }
 
-fn load_program(object: &Object, btf: &OwnedFd, name: &'static str) -> Result<OwnedFd> {
+fn load_program(object: &Object, btf: &OwnedFd, kind: Kind, name: &'static str) -> Result<OwnedFd> {
     let missing = || Error::Object(format!("no program {}", name));
     let definition = object.programs.get(name).ok_or_else(missing)?;
     let function = object
@@ -200,6 +214,7 @@ fn load_program(object: &Object, btf: &OwnedFd, name: &'static str) -> Result<Ow
         function.line_info.line_info_bytes(),
     );
     let code = Code {
+        kind,
         name,
         instructions: &function.instructions,
         license: &definition.license,

@@ -26,8 +26,10 @@ const REPLACING: &str = "-replacing";
 #[derive(Clone, Debug)]
 pub struct Pins {
     directory: PathBuf,
-    /// What is attached.
+    /// What is attached to devices.
     pub links: PathBuf,
+    /// What is attached to a control group.
+    pub sockets: PathBuf,
 }
 
 impl Pins {
@@ -36,6 +38,7 @@ impl Pins {
         Self {
             directory: directory.to_owned(),
             links: directory.join("links"),
+            sockets: directory.join("links/sockets"),
         }
     }
 
@@ -141,7 +144,7 @@ impl Pins {
         self.links.join(format!("{device}-{}", hook.word()))
     }
 
-    /// All that is attached: device, hook, pin.
+    /// All that is attached to devices: device, hook, pin.
     pub fn attached(&self) -> Result<Vec<(String, Hook, PathBuf)>> {
         let mut attached = Vec::new();
         for name in names(&self.links)? {

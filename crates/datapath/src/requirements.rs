@@ -7,7 +7,7 @@ use aya_obj::generated::bpf_insn;
 use crate::bpf::{
     self,
     map::Shape,
-    program::{self, Code},
+    program::{self, Code, Kind},
 };
 
 /// Something that this machine lacks.
@@ -85,6 +85,7 @@ fn has_helper(number: i32) -> bool {
         imm,
     };
     let code = Code {
+        kind: Kind::Packets,
         name: "probe",
         // call; exit
         instructions: &[instruction(0x85, number), instruction(0x95, 0)],

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, marker::PhantomData, os::fd::OwnedFd};
 
 use tombolo_abi::{
     Addr, Affinity, AffinityKey, Backend, Config, Counter, Endpoint, FlowKey, FlowState, Frontend,
-    FrontendKey, MacKey, Route, RouteKey, SlabRow, SourceRangeKey, Timeouts,
+    FrontendKey, MacKey, Netns, Route, RouteKey, SlabRow, SocketKey, SocketPeer, SourceRangeKey, Timeouts,
 };
 
 use crate::{
@@ -27,6 +27,7 @@ macro_rules! plain {
 
 plain!(
     u32,
+    u64,
     Addr,
     Affinity,
     AffinityKey,
@@ -39,9 +40,12 @@ plain!(
     Frontend,
     FrontendKey,
     MacKey,
+    Netns,
     Route,
     RouteKey,
     SlabRow,
+    SocketKey,
+    SocketPeer,
     SourceRangeKey,
     Timeouts
 );

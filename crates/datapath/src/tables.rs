@@ -4,7 +4,8 @@ use std::{os::fd::OwnedFd, path::Path};
 
 use tombolo_abi::{
     Addr, Affinity, AffinityKey, Backend, Config, Counter, Endpoint, FlowKey, FlowState, Frontend,
-    FrontendKey, Hook, MacKey, Outcome, Route, RouteKey, SlabRow, SourceRangeKey, capacity, map,
+    FrontendKey, Hook, MacKey, Netns, Outcome, Route, RouteKey, SlabRow, SocketKey, SocketPeer,
+    SourceRangeKey, capacity, map,
 };
 
 use crate::{Error, Result, Rows, Table, bpf, counters, object::Maps, pins::Pins};
@@ -21,6 +22,8 @@ pub struct Tables {
     backends: Rows<Backend>,
     affinity: Table<AffinityKey, Affinity>,
     source_ranges: Table<SourceRangeKey, u32>,
+    netns: Table<u64, Netns>,
+    socket_peers: Table<SocketKey, SocketPeer>,
     config: OwnedFd,
     counters: OwnedFd,
 }
@@ -55,6 +58,8 @@ impl Tables {
             backends: rows(take(map::BACKENDS)?, capacity::BACKENDS),
             affinity: table(take(map::AFFINITY)?, capacity::AFFINITY),
             source_ranges: table(take(map::SOURCE_RANGES)?, capacity::SOURCE_RANGES),
+            netns: table(take(map::NETNS)?, capacity::NETNS),
+            socket_peers: table(take(map::SOCKET_PEERS)?, capacity::SOCKET_PEERS),
             config: take(map::CONFIG)?.1,
             counters: take(map::COUNTERS)?.1,
         })
@@ -103,6 +108,16 @@ impl Tables {
     /// Clients that Services let in; the value is 1.
     pub const fn source_ranges(&self) -> &Table<SourceRangeKey, u32> {
         &self.source_ranges
+    }
+
+    /// Network namespaces whose processes reach Services by their sockets, by [cookie](crate::netns_cookie).
+    pub const fn netns(&self) -> &Table<u64, Netns> {
+        &self.netns
+    }
+
+    /// With which backends UDP sockets speak; programs write it.
+    pub const fn socket_peers(&self) -> &Table<SocketKey, SocketPeer> {
+        &self.socket_peers
     }
 
     /// What the programs know of the node.

@@ -1,11 +1,11 @@
-//! Links: programs attached to devices by tcx.
+//! Links: programs attached to devices by tcx, and to control groups.
 
 use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use super::{Command, call, call_fd, info, raw};
+use super::{Command, call, call_fd, info, program::SocketCall, raw};
 
 /// Which way the packets go that a program sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +17,16 @@ pub enum Direction {
     Egress = 47,
 }
 
-/// The kernel's number of tcx links.
+/// The kernel's numbers of kinds of links.
+const LINK_CGROUP: u32 = 3;
 const LINK_TCX: u32 = 11;
 
 #[repr(C)]
 #[derive(Default)]
 struct CreateRequest {
     program: u32,
-    ifindex: u32,
+    /// A device's index, or a control group's descriptor.
+    target: u32,
     attach_type: u32,
     flags: u32,
     relative_fd: u32,
@@ -34,10 +36,20 @@ struct CreateRequest {
 
 /// Attaches a program to a device of the thread's network namespace, after those that are there.
 pub fn create(program: BorrowedFd<'_>, ifindex: u32, direction: Direction) -> io::Result<OwnedFd> {
+    create_at(program, ifindex, direction as u32)
+}
+
+/// Attaches a program to a control group and all below it, after those that are there, and beside those of groups above
+/// and below.
+pub fn create_in(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, call: SocketCall) -> io::Result<OwnedFd> {
+    create_at(program, raw(cgroup), call as u32)
+}
+
+fn create_at(program: BorrowedFd<'_>, target: u32, attach_type: u32) -> io::Result<OwnedFd> {
     let mut request = CreateRequest {
         program: raw(program),
-        ifindex,
-        attach_type: direction as u32,
+        target,
+        attach_type,
         ..Default::default()
     };
     // SAFETY: the request holds no addresses.
@@ -53,7 +65,7 @@ struct UpdateRequest {
     old_program: u32,
 }
 
-/// Replaces a link's program; every packet meets the one or the other.
+/// Replaces a link's program; every packet, or call, meets the one or the other.
 pub fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut request = UpdateRequest {
         link: raw(link),
@@ -62,6 +74,12 @@ pub fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     };
     // SAFETY: the request holds no addresses.
     unsafe { call(Command::LinkUpdate, &mut request) }.map(drop)
+}
+
+/// Detaches a link's program at once, whoever holds the link.
+pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the request is the descriptor, and holds no addresses.
+    unsafe { call(Command::LinkDetach, &mut raw(link)) }.map(drop)
 }
 
 #[repr(C)]
@@ -90,6 +108,36 @@ pub fn state(link: BorrowedFd<'_>) -> Option<State> {
     (info.kind == LINK_TCX).then_some(State {
         program: info.program,
         ifindex: info.ifindex,
+    })
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CgroupLinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    pad: u32,
+    cgroup: u64,
+    attach_type: u32,
+    end: u32,
+}
+
+/// What a link at a control group is.
+pub struct CgroupState {
+    /// The number of its program.
+    pub program: u32,
+    /// The number of its group (the inode's of its folder); 0: the group is gone.
+    pub cgroup: u64,
+}
+
+/// The state of a link; `None`: the descriptor is not that of a link at a control group.
+pub fn cgroup_state(link: BorrowedFd<'_>) -> Option<CgroupState> {
+    // SAFETY: `CgroupLinkInfo` is the beginning of `bpf_link_info` with its part for control groups.
+    let info: CgroupLinkInfo = unsafe { info(link) }.ok()?;
+    (info.kind == LINK_CGROUP).then_some(CgroupState {
+        program: info.program,
+        cgroup: info.cgroup,
     })
 }
 

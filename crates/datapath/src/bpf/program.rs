@@ -10,8 +10,50 @@ use aya_obj::generated::bpf_insn;
 
 use super::{Command, address, call, call_fd, info, object_name, raw};
 
-/// `BPF_PROG_TYPE_SCHED_CLS`.
-const SCHED_CLS: u32 = 3;
+/// What a program is run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Packets (`BPF_PROG_TYPE_SCHED_CLS`).
+    Packets,
+    /// The addresses that processes give to, and get from, sockets (`BPF_PROG_TYPE_CGROUP_SOCK_ADDR`).
+    Sockets(SocketCall),
+}
+
+impl Kind {
+    /// The kernel's numbers: of the kind, and of the way to attach it.
+    const fn numbers(self) -> (u32, u32) {
+        match self {
+            Self::Packets => (3, 0),
+            Self::Sockets(call) => (18, call as u32),
+        }
+    }
+}
+
+/// Calls of processes, as `BPF_CGROUP_INET4_BIND` and the like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum SocketCall {
+    /// bind(2).
+    Bind4 = 8,
+    /// As `Bind4`, of IPv6.
+    Bind6 = 9,
+    /// connect(2).
+    Connect4 = 10,
+    /// As `Connect4`, of IPv6.
+    Connect6 = 11,
+    /// sendmsg(2) of UDP with an address.
+    Sendmsg4 = 14,
+    /// As `Sendmsg4`, of IPv6.
+    Sendmsg6 = 15,
+    /// recvmsg(2) of UDP that asks for the address.
+    Recvmsg4 = 19,
+    /// As `Recvmsg4`, of IPv6.
+    Recvmsg6 = 20,
+    /// getpeername(2).
+    Getpeername4 = 29,
+    /// As `Getpeername4`, of IPv6.
+    Getpeername6 = 30,
+}
 
 /// How often a load is tried again that was interrupted.
 const INTERRUPTIONS: usize = 20;
@@ -29,6 +71,8 @@ pub struct Records<'a> {
 
 /// A program as the kernel takes it.
 pub struct Code<'a> {
+    /// What it is run on.
+    pub kind: Kind,
     /// Its name, of which 15 bytes are kept.
     pub name: &'a str,
     /// Instructions, all references resolved.
@@ -64,7 +108,7 @@ struct LoadRequest {
     attach_btf_id: u32,
 }
 
-/// Loads a program of the traffic control type.
+/// Loads a program.
 ///
 /// # Errors
 /// The kernel's error, and what the verifier says.
@@ -80,8 +124,10 @@ pub fn load(code: &Code<'_>) -> Result<OwnedFd, (io::Error, String)> {
 }
 
 fn load_with(code: &Code<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let (kind, expected_attach_type) = code.kind.numbers();
     let mut request = LoadRequest {
-        kind: SCHED_CLS,
+        kind,
+        expected_attach_type,
         instruction_count: code.instructions.len() as u32,
         instructions: address(code.instructions.as_ptr()),
         license: address(code.license.as_ptr()),

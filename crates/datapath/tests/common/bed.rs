@@ -67,7 +67,7 @@ pub fn attach_ways() -> Vec<Attach> {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Another network namespace, with a thread inside; gone when this is dropped.
+/// Another thread, mostly with a network namespace of its own; gone when this is dropped.
 pub struct Other {
     /// For `ip link ... netns`.
     pub tid: i32,
@@ -77,11 +77,22 @@ pub struct Other {
 
 impl Other {
     pub fn new() -> Self {
+        Self::with(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            run("ip link set lo up");
+        })
+    }
+
+    /// A thread in the network namespace of this one.
+    pub fn here() -> Self {
+        Self::with(|| {})
+    }
+
+    fn with(enter: impl FnOnce() + Send + 'static) -> Self {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (tell, tid) = mpsc::channel();
         let thread = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            run("ip link set lo up");
+            enter();
             tell.send(nix::unistd::gettid().as_raw()).unwrap();
             for job in queue {
                 job();

@@ -221,6 +221,7 @@ impl Cluster {
             Hook::FromPod | Hook::ToPod => self.link_a,
             Hook::FromOverlay | Hook::ToOverlay => self.overlay,
             Hook::FromUplink | Hook::ToUplink => self.uplink,
+            Hook::SockConnect | Hook::SockSendmsg | Hook::SockBind => panic!("it has no device"),
         }
     }
 

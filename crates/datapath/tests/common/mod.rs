@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 pub mod bed;
+pub mod cgroup;
 pub mod cluster;
 pub mod cut_short;
 pub mod frame;
+pub mod hooked;
 pub mod node;
 pub mod service;
