@@ -136,25 +136,30 @@ fn chosen(frontend: &Frontend, key: &FlowKey, external: bool) -> u32 {
         let random = u64::from(unsafe { bpf_get_prandom_u32() });
         ((random * u64::from(len)) >> 32) as u32
     };
+    let mut id = 0;
     for step in 0..CHOICES {
         let index = first + step;
-        let index = if index >= len { index % len } else { index };
-        if let Some(id) = entry(slab, index) {
-            if frontend.affinity != 0 {
-                keep(frontend, key, id);
-            }
-            return id;
+        id = entry(slab, if index >= len { index % len } else { index });
+        if id != 0 {
+            break;
         }
     }
-    0
+    if id != 0 && frontend.affinity != 0 {
+        keep(frontend, key, id);
+    }
+    id
 }
 
-/// A backend of a slab, if it serves.
+/// A backend of a slab; 0: it does not serve.
 #[inline(always)]
-fn entry(slab: Slab, index: u32) -> Option<u32> {
-    let row = SLABS.get(slab.base() + index / SLAB_ROW as u32)?;
-    let id = *row.backends.get(index as usize % SLAB_ROW)?;
-    serves(id).then_some(id)
+fn entry(slab: Slab, index: u32) -> u32 {
+    let Some(row) = SLABS.get(slab.base() + index / SLAB_ROW as u32) else {
+        return 0;
+    };
+    match row.backends.get(index as usize % SLAB_ROW) {
+        Some(id) if serves(*id) => *id,
+        _ => 0,
+    }
 }
 
 #[inline(always)]

@@ -28,6 +28,9 @@ use tombolo_abi::{
 /// How a process writes addresses: those of a family, or those of IPv4 by a socket of IPv6.
 const WAYS: [(Family, bool); 3] = [(V4, false), (V6, false), (V4, true)];
 
+/// More than anything takes that comes.
+const SECONDS: Duration = Duration::from_secs(5);
+
 /// An address as a socket has it.
 fn name(address: &str, mapped: bool) -> IpAddr {
     match ip(address) {
@@ -71,8 +74,8 @@ fn serve(place: &Other, address: &'static str, port: u16, count: usize) -> std::
 /// Connects; returns what the server says, and whom the socket is connected with.
 fn ask(place: &Other, to: SocketAddr) -> (String, SocketAddr) {
     place.run(move || {
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut stream = TcpStream::connect_timeout(&to, SECONDS).unwrap();
+        stream.set_read_timeout(Some(SECONDS)).unwrap();
         let peer = stream.peer_addr().unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -80,8 +83,9 @@ fn ask(place: &Other, to: SocketAddr) -> (String, SocketAddr) {
     })
 }
 
-fn refusal(place: &Other, to: SocketAddr) -> io::Error {
-    place.run(move || TcpStream::connect_timeout(&to, Duration::from_millis(300)).unwrap_err())
+/// What a process is told that cannot connect.
+fn refusal(place: &Other, to: SocketAddr, patience: Duration) -> ErrorKind {
+    place.run(move || TcpStream::connect_timeout(&to, patience).unwrap_err().kind())
 }
 
 #[test]
@@ -259,15 +263,18 @@ fn nobody_serves_and_the_process_knows_at_once() {
             (&node.own, other_port, Outcome::NoService),
             (&node.own, nobodys, Outcome::NoService),
         ] {
-            let error = node.counts(Hook::SockConnect, reason, || refusal(client, to));
-            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}");
+            let error = node.counts(Hook::SockConnect, reason, || refusal(client, to, SECONDS));
+            assert_eq!(error, ErrorKind::ConnectionRefused, "{to}");
             let error = node.counts(Hook::SockSendmsg, reason, || {
                 client.run(move || UdpSocket::bind(any(to)).unwrap().send_to(b"x", to).unwrap_err())
             });
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}");
         }
         // By its packet, and as soon.
-        assert_eq!(refusal(&node.pod_a, nobodys).kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            refusal(&node.pod_a, nobodys, SECONDS),
+            ErrorKind::ConnectionRefused
+        );
     }
 }
 
@@ -287,7 +294,10 @@ fn what_a_policy_drops_is_dropped_with_the_packets() {
             (&node.own, Hook::ToUplink, Outcome::NoService),
         ] {
             let before = node.count(hook, reason);
-            assert_eq!(refusal(client, to).kind(), ErrorKind::TimedOut);
+            assert_eq!(
+                refusal(client, to, Duration::from_millis(300)),
+                ErrorKind::TimedOut
+            );
             assert!(node.count(hook, reason) > before, "{}", node.cluster.state());
         }
     }
@@ -368,8 +378,10 @@ fn node_ports_of_this_node_and_of_others() {
         let any = if f.v4 { "0.0.0.0" } else { "::" };
         for (client, address) in [(&node.pod_a, f.node_2), (&node.own, f.node_2), (&node.own, any)] {
             let to = SocketAddr::new(ip(address), NODE_PORT);
-            let error = node.counts(Hook::SockConnect, Outcome::NotOurs, || refusal(client, to));
-            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}");
+            let error = node.counts(Hook::SockConnect, Outcome::NotOurs, || {
+                refusal(client, to, SECONDS)
+            });
+            assert_eq!(error, ErrorKind::ConnectionRefused, "{to}");
         }
     }
 }
@@ -383,8 +395,10 @@ fn namespaces_that_are_not_known_are_left_alone() {
     let path = node.cgroup.path().to_owned();
     stranger.run(move || common::cgroup::Cgroup::join(&path));
     let to = SocketAddr::new(ip(cluster_ip(V4)), PORT);
-    let error = node.counts(Hook::SockConnect, Outcome::NotOurs, || refusal(&stranger, to));
-    assert_eq!(error.kind(), ErrorKind::NetworkUnreachable);
+    let error = node.counts(Hook::SockConnect, Outcome::NotOurs, || {
+        refusal(&stranger, to, SECONDS)
+    });
+    assert_eq!(error, ErrorKind::NetworkUnreachable);
     drop(stranger);
 }
 
