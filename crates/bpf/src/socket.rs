@@ -93,6 +93,15 @@ impl<const V4: bool> Socket<V4> {
         field!(self.protocol)
     }
 
+    /// Whether the socket takes datagrams from one address only.
+    #[inline(always)]
+    pub fn is_connected(self) -> bool {
+        /// `TCP_ESTABLISHED`, which connected UDP sockets are said to be in.
+        const CONNECTED: u32 = 1;
+        // SAFETY: the socket is there while its hook runs.
+        unsafe { core::ptr::read_volatile(&raw const (*(*self.0).__bindgen_anon_1.sk).state) == CONNECTED }
+    }
+
     /// The socket's own number.
     #[inline(always)]
     pub fn cookie(self) -> u64 {

@@ -125,14 +125,17 @@ fn a_socket_that_connects_anew_is_known_by_what_it_asked_for_last() {
     let vip = SocketAddr::new(ip(cluster_ip(V4)), PORT);
     let slab = slab(&node.cluster, 0, 1, UDP, &[V4.b]);
     publish(&node.cluster, cluster_ip(V4), PORT, UDP, slab);
-    node.own.run(move || {
-        let backend = SocketAddr::new(ip(V4.b), TARGET_PORT);
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        for to in [vip, backend, vip] {
-            socket.connect(to).unwrap();
-            assert_eq!(socket.peer_addr().unwrap(), to);
-        }
-    });
+    for client in [&node.own, &node.pod_a] {
+        client.run(move || {
+            let backend = SocketAddr::new(ip(V4.b), TARGET_PORT);
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"x", vip).unwrap();
+            for to in [vip, backend, vip] {
+                socket.connect(to).unwrap();
+                assert_eq!(socket.peer_addr().unwrap(), to);
+            }
+        });
+    }
 }
 
 #[test]
@@ -190,10 +193,16 @@ fn what_a_pod_connects_by_udp_stays_with_the_packets() {
                 socket
             })
         });
-        client.send(b"x").unwrap();
-        let (_, from) = next(&server);
-        server.send_to(b"y", from).unwrap();
-        assert_eq!(next(&client), (b"y".to_vec(), to));
+        for names_it in [false, true] {
+            if names_it {
+                client.send_to(b"x", to).unwrap();
+            } else {
+                client.send(b"x").unwrap();
+            }
+            let (_, from) = next(&server);
+            server.send_to(b"y", from).unwrap();
+            assert_eq!(next(&client), (b"y".to_vec(), to));
+        }
         let flows = node.cluster.datapath.flows().entries().unwrap();
         assert_eq!(flows.len(), 2, "{flows:?}");
         node.cluster

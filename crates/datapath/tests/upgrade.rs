@@ -8,7 +8,7 @@ mod common;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     process::Command,
     sync::OnceLock,
@@ -19,10 +19,12 @@ use common::{
     bed::{Other, attach_ways},
     cluster::{V4, V6},
     cut_short::{Moments, killed_at},
-    frame::ip,
+    frame::{TCP, UDP, ip},
+    hooked::Hooked,
     node::Node,
+    service::{PORT, TARGET_PORT, cluster_ip, publish, slab},
 };
-use tombolo_abi::{Addr, Direction, FlowKey, FlowState, capacity};
+use tombolo_abi::{Addr, Direction, FlowKey, FlowState, Hook, Outcome, capacity};
 use tombolo_datapath::Attach;
 
 /// A build of one of the versions.
@@ -91,7 +93,10 @@ impl Build {
             ["links".to_owned(), format!("v{version}")].into(),
             "nothing else is left"
         );
-        let pins = fs::read_dir(node.bed.directory.join("links")).unwrap().count();
+        let pins = fs::read_dir(node.bed.directory.join("links"))
+            .unwrap()
+            .filter(|entry| !entry.as_ref().unwrap().file_type().unwrap().is_dir())
+            .count();
         assert_eq!(pins, 8, "no pin is lost, and none is left over");
         held
     }
@@ -306,6 +311,44 @@ fn killed_at_any_moment() {
         }
         assert!(killed >= 8, "{killed}");
     });
+}
+
+/// The programs of sockets take turns too: what was connected by the one's is known to the other's.
+#[test]
+fn sockets_know_their_peers_across_versions() {
+    let node = Hooked::new();
+    let (vip, backend) = (cluster_ip(V4), SocketAddr::new(ip(V4.b), TARGET_PORT));
+    for protocol in [TCP, UDP] {
+        let base = u32::from(protocol == UDP);
+        let slab = slab(&node.cluster, base, base + 1, protocol, &[V4.b]);
+        publish(&node.cluster, vip, PORT, protocol, slab);
+    }
+    let vip = SocketAddr::new(ip(vip), PORT);
+    let (listener, server) = node.pod_b.run(move || {
+        (
+            TcpListener::bind(backend).unwrap(),
+            UdpSocket::bind(backend).unwrap(),
+        )
+    });
+    let connect = || {
+        node.counts(Hook::SockConnect, Outcome::Translated, || {
+            node.pod_a.run(move || TcpStream::connect(vip).unwrap())
+        })
+    };
+    let client = node.pod_a.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    client.send_to(b"x", vip).unwrap();
+    let (_, from) = server.recv_from(&mut [0]).unwrap();
+    let mut connected = vec![connect()];
+    for build in [Build::Next, Build::This, Build::Next, Build::This] {
+        build.start(&node, Attach::Auto);
+        connected.push(connect());
+        for stream in &connected {
+            assert_eq!(stream.peer_addr().unwrap(), vip, "{build:?}");
+        }
+        server.send_to(b"y", from).unwrap();
+        assert_eq!(client.recv_from(&mut [0]).unwrap().1, vip, "{build:?}");
+    }
+    drop(listener);
 }
 
 #[test]

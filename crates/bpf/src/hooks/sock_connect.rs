@@ -27,13 +27,15 @@ fn connect<const V4: bool>(socket: Socket<V4>) -> Result<Outcome, Outcome> {
     let Some(caller) = Caller::of(socket) else {
         return Ok(Outcome::NotOurs);
     };
-    let is_udp = caller.protocol == protocol::UDP;
-    // A pod's packets move on with the backends, though its process never connects again.
-    if is_udp && !caller.is_node() {
-        return Ok(Outcome::NotOurs);
-    }
     let (address, port) = (socket.address(), socket.port());
-    let Some((id, backend)) = caller.choose(&address, port)? else {
+    let is_udp = caller.protocol == protocol::UDP;
+    let chosen = if is_udp && !caller.is_node() {
+        // A pod's packets move on with the backends, though its process never connects again.
+        None
+    } else {
+        caller.choose(&address, port)?
+    };
+    let Some((id, backend)) = chosen else {
         peers::connects_itself(socket, &address, port);
         return Ok(Outcome::NotOurs);
     };

@@ -29,6 +29,10 @@ fn sendmsg<const V4: bool>(socket: Socket<V4>) -> Result<Outcome, Outcome> {
     let Some(caller) = caller else {
         return Ok(Outcome::NotOurs);
     };
+    // What a pod has connected stays with the packets, and takes no answer from a backend.
+    if !caller.is_node() && socket.is_connected() {
+        return Ok(Outcome::NotOurs);
+    }
     let (address, port) = (socket.address(), socket.port());
     let cookie = socket.cookie();
     let backend = match peers::kept(cookie, &address, port) {
