@@ -23,19 +23,9 @@ const CHOICES: u32 = 4;
 const SOURCE_RANGE_BITS: u32 = 32 + 128;
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
-/// What an address and port are.
-pub enum Found {
-    /// A Service's.
-    Frontend(&'static Frontend),
-    /// An address of Services, at a port that none of them has.
-    AddressOnly,
-    /// No Service's.
-    Nothing,
-}
-
-/// Finds the frontend of a packet; `wanted` is written here.
-#[inline(always)]
-pub fn find(key: &FlowKey, wanted: &mut FrontendKey) -> Found {
+/// Finds the frontend of a packet; what is looked up is written to `wanted`. Out of line, for the room on the stack.
+#[inline(never)]
+pub fn find(key: &FlowKey, wanted: &mut FrontendKey) -> Option<&'static Frontend> {
     *wanted = FrontendKey {
         address: key.destination,
         port: key.destination_port,
@@ -43,30 +33,28 @@ pub fn find(key: &FlowKey, wanted: &mut FrontendKey) -> Found {
         pad: 0,
     };
     if let Some(frontend) = at(wanted) {
-        return Found::Frontend(frontend);
+        return Some(frontend);
     }
     wanted.address = if key.destination.is_v4() {
         Addr::from_v4_word(0)
     } else {
         Addr::UNSPECIFIED
     };
-    if let Some(frontend) = at(wanted)
-        && resolve::node(&key.destination)
-            .is_some_and(|route| resolve::is_local(route) && route.flags & Route::NODE_PORTS != 0)
-    {
-        return Found::Frontend(frontend);
-    }
+    let frontend = at(wanted)?;
+    let route = resolve::node(&key.destination)?;
+    (resolve::is_local(route) && route.flags & Route::NODE_PORTS != 0).then_some(frontend)
+}
+
+/// Whether this is an address of Services, none of which has the port; as [`find`].
+#[inline(always)]
+pub fn is_address(key: &FlowKey, wanted: &mut FrontendKey) -> bool {
     *wanted = FrontendKey {
         address: key.destination,
         port: 0,
         protocol: 0,
         pad: 0,
     };
-    if at(wanted).is_some() {
-        Found::AddressOnly
-    } else {
-        Found::Nothing
-    }
+    at(wanted).is_some()
 }
 
 #[inline(always)]

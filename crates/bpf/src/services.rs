@@ -211,10 +211,12 @@ pub extern "C" fn service_choose(facts: u32) -> i32 {
 /// `NoService`, `SourceRange`, `UnknownFlow`, `NoBackend`, `BackendElsewhere`.
 #[inline(always)]
 fn choose(tracking: &mut Tracking, facts: u32) -> Result<(), Outcome> {
-    let frontend = match frontends::find(&tracking.key, &mut tracking.frontend) {
-        frontends::Found::Frontend(frontend) => frontend,
-        frontends::Found::AddressOnly => return Err(Outcome::NoService),
-        frontends::Found::Nothing => return Ok(()),
+    let Some(frontend) = frontends::find(&tracking.key, &mut tracking.frontend) else {
+        return if frontends::is_address(&tracking.key, &mut tracking.frontend) {
+            Err(Outcome::NoService)
+        } else {
+            Ok(())
+        };
     };
     if !frontends::lets_in(frontend, &tracking.key.source) {
         return Err(Outcome::SourceRange);

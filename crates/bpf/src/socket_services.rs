@@ -6,7 +6,7 @@
 use tombolo_abi::{Addr, Backend, FlowKey, FrontendKey, Netns, NetnsKind, Outcome};
 
 use crate::{
-    frontends::{self, Found},
+    frontends,
     maps::BACKENDS,
     parse::protocol,
     resolve::{Place, resolve},
@@ -97,20 +97,19 @@ fn choose(key: &FlowKey, is_node: bool) -> Result<u32, Outcome> {
         return Ok(0);
     }
     let mut wanted = FrontendKey::default();
-    let found = frontends::find(key, &mut wanted);
-    // A pod's packet to an address of Services that is none's is refused when it comes; datagrams to elsewhere need not
-    // pay for that.
-    if matches!(found, Found::Nothing) && !is_node {
+    let frontend = match frontends::find(key, &mut wanted) {
+        None if frontends::is_address(key, &mut wanted) => None,
+        // A pod's packet to an address of the Services' ranges is refused when it comes; datagrams to elsewhere need not
+        // pay for that.
+        None if !is_node => return Ok(0),
+        None if matches!(resolve(&key.destination), Place::Services) => None,
+        None => return Ok(0),
+        found => found,
+    };
+    if !resolve(&key.destination).may_be_a_service() {
         return Ok(0);
     }
-    let place = resolve(&key.destination);
-    let frontend = match found {
-        Found::Nothing if matches!(place, Place::Services) => return Err(Outcome::NoService),
-        Found::Nothing => return Ok(0),
-        _ if !place.may_be_a_service() => return Ok(0),
-        Found::AddressOnly => return Err(Outcome::NoService),
-        Found::Frontend(frontend) => frontend,
-    };
+    let frontend = frontend.ok_or(Outcome::NoService)?;
     if !frontends::lets_in(frontend, &key.source) {
         return Ok(0);
     }
