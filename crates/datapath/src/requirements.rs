@@ -7,7 +7,7 @@ use aya_obj::generated::bpf_insn;
 use crate::bpf::{
     self,
     map::Shape,
-    program::{self, Code, Kind},
+    program::{self, Code, Kind, SocketCall},
 };
 
 /// Something that this machine lacks.
@@ -65,6 +65,12 @@ pub fn requirements() -> Vec<Missing> {
             });
         }
     }
+    if !has_socket_programs() {
+        missing.push(Missing {
+            what: "eBPF at the sockets of control groups (CONFIG_CGROUP_BPF)",
+            remedy: "run a kernel that is built with it, as those of all distributions are",
+        });
+    }
     if fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|on| on.trim() == "0") {
         missing.push(Missing {
             what: "compiled eBPF: the programs run, but slowly",
@@ -74,16 +80,22 @@ pub fn requirements() -> Vec<Missing> {
     missing
 }
 
+/// Whether programs can be attached to control groups and see what their processes connect to.
+fn has_socket_programs() -> bool {
+    let code = Code {
+        kind: Kind::Sockets(SocketCall::Connect4),
+        name: "probe",
+        // r0 = 1; exit
+        instructions: &[instruction(0xb7, 1), instruction(0x95, 0)],
+        license: c"GPL",
+        types: None,
+    };
+    program::load(&code).is_ok()
+}
+
 /// Whether programs may call a helper. One that calls it without arguments is refused either way,
 /// but for another reason.
 fn has_helper(number: i32) -> bool {
-    let instruction = |code: u8, imm: i32| bpf_insn {
-        code,
-        _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
-        off: 0,
-        imm,
-    };
     let code = Code {
         kind: Kind::Packets,
         name: "probe",
@@ -97,5 +109,16 @@ fn has_helper(number: i32) -> bool {
         Err((_, log)) => !["invalid func", "unknown func", "cannot use helper"]
             .iter()
             .any(|no| log.contains(no)),
+    }
+}
+
+/// An instruction that names no register but the first.
+fn instruction(code: u8, imm: i32) -> bpf_insn {
+    bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: 0,
+        imm,
     }
 }

@@ -145,8 +145,9 @@ impl Source<'_> {
             });
         }
         let ours = object.create(name)?;
-        // Flows follow when all programs are this version's; counters begin anew.
-        if name != map::FLOWS && name != map::COUNTERS {
+        // Flows follow when all programs are this version's; counters begin anew, and so does what lies at sockets, where
+        // nobody but programs can read it.
+        if ![map::FLOWS, map::COUNTERS, map::CONNECTED_PEERS].contains(&name) {
             self.copy(name, (&theirs, found), (&ours, wanted))?;
         }
         Ok(Some(ours))
