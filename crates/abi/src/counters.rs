@@ -143,10 +143,8 @@ words! {
 }
 
 impl Hook {
-    /// Whether it is one of processes and their sockets, and not of a device and its packets.
-    pub const fn is_of_sockets(self) -> bool {
-        self as u8 >= Self::SockConnect as u8
-    }
+    /// Those of devices, whose programs see packets.
+    pub const OF_DEVICES: &[Self] = Self::ALL.split_at(Self::SockConnect as usize).0;
 }
 
 impl Outcome {

@@ -82,9 +82,9 @@ impl Embedded {
         // The programs hold on to those maps that are theirs alone.
         let _own = self.link(shared, constants)?;
         let load = |kind, name| load_program(&self.object, &self.btf, kind, name);
-        let hooks = Hook::ALL.iter().filter(|hook| !hook.is_of_sockets());
         Ok(Programs {
-            packets: hooks
+            packets: Hook::OF_DEVICES
+                .iter()
                 .map(|hook| Ok((*hook, load(Kind::Packets, hook.word())?)))
                 .collect::<Result<_>>()?,
             sockets: sockets::PROGRAMS
