@@ -45,6 +45,10 @@ pub const GATEWAY_V4: [u8; 4] = [169, 254, 1, 1];
 /// A pod's IPv6 gateway, `fe80::1`, reachable through a permanent neighbour entry only.
 pub const GATEWAY_V6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
+/// From this port on, up to the last, translated flows with this node's address have their source ports. The node's own
+/// processes are kept out of them.
+pub const FIRST_SOURCE_PORT: u16 = 40_960;
+
 /// Names of the maps, as the kernel side declares them and as they are pinned.
 pub mod map {
     /// [`Addr`](super::Addr) of a pod on this node → [`Endpoint`](super::Endpoint).
@@ -77,8 +81,11 @@ pub mod map {
     pub const SOCKET_PEERS: &str = "SOCKET_PEERS";
     /// At a TCP socket: [`ConnectedPeer`](super::ConnectedPeer). Written by programs, and read by nobody else.
     pub const CONNECTED_PEERS: &str = "CONNECTED_PEERS";
+    /// Index → `u32`: 1 where a port of the node has been the source of a translated flow, and may be so still. Written by
+    /// programs, and read by nobody else.
+    pub const SOURCE_PORTS: &str = "SOURCE_PORTS";
     /// All of them: shared with the user side, and pinned.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 15] = [
         ENDPOINTS,
         ROUTES,
         UPLINK_MACS,
@@ -93,6 +100,7 @@ pub mod map {
         NETNS,
         SOCKET_PEERS,
         CONNECTED_PEERS,
+        SOURCE_PORTS,
     ];
     /// Those of [`ALL`] that the version before this one did not have.
     pub const ADDED: [&str; 0] = [];
@@ -124,6 +132,8 @@ pub mod capacity {
     pub const SOURCE_RANGES: usize = 16_384;
     /// Network namespaces of one node's pods, and its own.
     pub const NETNS: usize = 4096;
+    /// Ports that translated flows have their sources from: those of TCP and of what is neither, and those of UDP.
+    pub const SOURCE_PORTS: usize = 2 * (65_536 - super::FIRST_SOURCE_PORT as usize);
     /// UDP sockets and the Services that they speak with: two entries each.
     pub const SOCKET_PEERS: usize = 65_536;
 }

@@ -98,6 +98,10 @@ pub static SOCKET_PEERS: LruHashMap<SocketKey, SocketPeer, { capacity::SOCKET_PE
 #[btf_map]
 pub static CONNECTED_PEERS: SkStorage<ConnectedPeer> = SkStorage::new();
 
+/// Ports of this node that may be the source of a translated flow.
+#[btf_map]
+pub static SOURCE_PORTS: Array<u32, { capacity::SOURCE_PORTS }> = Array::new();
+
 /// Ports of packets of which fragments are on their way. Private to the programs.
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Ports, 8192> = LruHashMap::new();

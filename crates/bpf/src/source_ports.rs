@@ -4,17 +4,17 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
     helpers::{bpf_get_prandom_u32, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
-use tombolo_abi::{FlowKey, Outcome};
+use tombolo_abi::{FIRST_SOURCE_PORT, FlowKey, Outcome};
 
 use crate::{
     flows::{self, Made},
-    maps::FLOW_SCRATCH,
+    maps::{FLOW_SCRATCH, SOURCE_PORTS},
     parse::protocol,
     skb::Skb,
 };
 
-/// The ports that are chosen from; the node's own connections are kept out of them.
-pub const FIRST: u16 = 40_960;
+const FIRST: u16 = FIRST_SOURCE_PORT;
+/// How many ports there are to choose from.
 const COUNT: u32 = 65_536 - FIRST as u32;
 /// How many are tried.
 const TRIES: u32 = 16;
@@ -68,10 +68,28 @@ pub extern "C" fn flow_try_port(context: *mut __sk_buff, port: u32, of_node: u32
         return TAKEN;
     }
     match flows::make(&scratch.answers, &scratch.answering) {
-        Made::Done => 0,
+        Made::Done => {
+            if of_node != 0
+                && let Some(mark) = mark(scratch.answers.protocol, port as u16)
+            {
+                // SAFETY: an aligned word of the map's.
+                unsafe { mark.write_volatile(1) };
+            }
+            0
+        }
         Made::Taken => TAKEN,
         Made::Full => FULL,
     }
+}
+
+/// What says whether a port (network byte order) of the node may be the source of a translated flow: 1. That is noted when
+/// it has become one; and taken back, when somebody wants the port, before the flows are looked at. So no flow is missed,
+/// and its end need not be noted. `None`: it is none of these ports.
+#[inline(always)]
+pub fn mark(protocol: u8, port: u16) -> Option<*mut u32> {
+    let index = u32::from(u16::from_be(port)).checked_sub(u32::from(FIRST))?;
+    let of_udp = if protocol == protocol::UDP { COUNT } else { 0 };
+    SOURCE_PORTS.get_ptr_mut(index + of_udp)
 }
 
 /// Whether a process of the node would take what comes with this key.

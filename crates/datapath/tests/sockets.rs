@@ -18,12 +18,10 @@ use common::{
     node::{listen, next, timed},
     service::{
         NODE_PORT, PORT, TARGET_PORT, cluster_ip, every_address, frontend_key, publish, set_state, slab,
-        slab_of, turn_on, unused_ip,
+        slab_of, unused_ip,
     },
 };
-use tombolo_abi::{
-    Addr, Backend, BackendState, Direction, FlowKey, FlowState, Frontend, Hook, Outcome, Slab,
-};
+use tombolo_abi::{Addr, Backend, BackendState, FIRST_SOURCE_PORT, Frontend, Hook, Outcome, Slab};
 
 /// How a process writes addresses: those of a family, or those of IPv4 by a socket of IPv6.
 const WAYS: [(Family, bool); 3] = [(V4, false), (V6, false), (V4, true)];
@@ -413,46 +411,46 @@ fn namespaces_that_are_not_known_are_left_alone() {
 
 #[test]
 fn a_port_that_a_translated_flow_has_is_in_use() {
-    const TAKEN: u16 = 45_000;
     let node = Hooked::new();
-    turn_on(&node.cluster);
+    // Somebody out there, whose flow to a backend there has this node's address.
+    node.wire.commands(&[
+        "ip addr add 172.20.1.50/24 dev wire0",
+        "ip -6 addr add fd00:20:1::50/64 dev wire0 nodad",
+    ]);
     for f in FAMILIES {
-        let key = FlowKey {
-            source: ip(f.pod_2).into(),
-            destination: ip(f.node).into(),
-            source_port: TARGET_PORT.to_be(),
-            destination_port: TAKEN.to_be(),
-            protocol: TCP,
-            pad: [0; 3],
-        };
-        let row = FlowState {
-            direction: Direction {
-                backend: 1,
-                ..Direction::default()
-            },
-            ..FlowState::default()
-        };
-        let flows = node.cluster.datapath.flows();
-        flows.insert(&key, &row).unwrap();
+        let client = if f.v4 { "172.20.1.50" } else { "fd00:20:1::50" };
+        let slab = slab(&node.cluster, 0, 1, UDP, &[f.pod_2]);
+        publish(&node.cluster, every_address(f), NODE_PORT, UDP, slab);
+        let server = listen(&node.wire, f.pod_2, TARGET_PORT);
+        node.wire.run(move || {
+            let socket = UdpSocket::bind((ip(client), 0)).unwrap();
+            socket.send_to(b"x", (ip(f.node), NODE_PORT)).unwrap();
+        });
+        let (_, from) = next(&server);
+        assert_eq!(from.ip(), ip(f.node));
+        let (taken, other) = (from.port(), from.port() ^ 1);
+        assert!(taken >= FIRST_SOURCE_PORT);
         let any = if f.v4 { "0.0.0.0" } else { "::" };
-        for address in [f.node, any] {
+        for address in [f.node, any, f.node] {
             let at = move |port| SocketAddr::new(ip(address), port);
             let error = node.counts(Hook::SockBind, Outcome::PortInUse, || {
-                node.own.run(move || TcpListener::bind(at(TAKEN)).unwrap_err())
+                node.own.run(move || UdpSocket::bind(at(taken)).unwrap_err())
             });
             assert_eq!(error.kind(), ErrorKind::AddrInUse);
             // Another port, another protocol.
             node.own.run(move || {
-                binds(|| TcpListener::bind(at(TAKEN + 1)));
-                binds(|| UdpSocket::bind(at(TAKEN)));
+                binds(|| UdpSocket::bind(at(other)));
+                binds(|| TcpListener::bind(at(taken)));
             });
         }
         // Another namespace; and when the flow has ended.
         node.pod_a
-            .run(move || binds(|| TcpListener::bind(SocketAddr::new(ip(f.a), TAKEN))));
-        flows.remove(&key).unwrap();
+            .run(move || binds(|| UdpSocket::bind(SocketAddr::new(ip(f.a), taken))));
+        let flows = node.cluster.datapath.flows();
+        let keys: Vec<_> = flows.entries().unwrap().into_keys().collect();
+        flows.remove_all(&keys).unwrap();
         node.own
-            .run(move || binds(|| TcpListener::bind(SocketAddr::new(ip(any), TAKEN))));
+            .run(move || binds(|| UdpSocket::bind(SocketAddr::new(ip(any), taken))));
     }
 }
 

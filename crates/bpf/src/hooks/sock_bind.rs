@@ -3,7 +3,7 @@
 use core::ffi::{c_long, c_void};
 
 use aya_ebpf::{helpers::bpf_for_each_map_elem, macros::cgroup_sock_addr, programs::SockAddrContext};
-use tombolo_abi::{Addr, FlowKey, FlowState, Hook, Outcome};
+use tombolo_abi::{Addr, FIRST_SOURCE_PORT, FlowKey, FlowState, Hook, Outcome};
 
 use crate::{
     maps::FLOWS,
@@ -29,19 +29,28 @@ pub fn sock_bind6(context: SockAddrContext) -> i32 {
 fn bind<const V4: bool>(socket: Socket<V4>) -> Result<Outcome, Outcome> {
     let port = socket.port();
     // The kernel itself gives none of these ports to who asks for any.
-    if u16::from_be(port) < source_ports::FIRST {
+    if u16::from_be(port) < FIRST_SOURCE_PORT {
         return Ok(Outcome::NotOurs);
     }
-    match Caller::of(socket) {
-        Some(caller) if caller.is_node() => {
-            if is_in_use(socket.address(), port, caller.protocol) {
-                Err(Outcome::PortInUse)
-            } else {
-                Ok(Outcome::NotOurs)
-            }
+    let caller = Caller::of(socket).filter(|caller| caller.is_node());
+    let Some(caller) = caller else {
+        return Ok(Outcome::NotOurs);
+    };
+    let Some(mark) = source_ports::mark(caller.protocol, port) else {
+        return Ok(Outcome::NotOurs);
+    };
+    // SAFETY: an aligned word of the map's.
+    unsafe {
+        if mark.read_volatile() == 0 {
+            return Ok(Outcome::NotOurs);
         }
-        _ => Ok(Outcome::NotOurs),
+        mark.write_volatile(0);
+        if is_in_use(socket.address(), port, caller.protocol) {
+            mark.write_volatile(1);
+            return Err(Outcome::PortInUse);
+        }
     }
+    Ok(Outcome::NotOurs)
 }
 
 /// A search among flows.
@@ -53,8 +62,8 @@ struct Search {
     found: u8,
 }
 
-/// Whether a translated flow has this port of the node's address. That is a look at all flows: few processes ask for
-/// such a port, and once; a packet would have to count flows by their ports.
+/// Whether a translated flow has this port of the node's address. That is a look at all flows, which takes milliseconds;
+/// but it comes once after a flow has had the port.
 #[inline(always)]
 fn is_in_use(address: Addr, port: u16, protocol: u8) -> bool {
     let mut search = Search {
