@@ -29,6 +29,7 @@ mod overlay;
 mod parse;
 mod peers;
 mod policy;
+mod quote;
 mod refuse;
 mod resolve;
 mod services;

@@ -1,7 +1,7 @@
 //! The datapath of a node: programs, maps, and where they are attached.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     ops::Deref,
     os::fd::{AsFd as _, OwnedFd},
@@ -135,7 +135,7 @@ impl Datapath {
             };
             let object = Embedded::parse()?;
             let maps = staging::open(&self.pins.maps(), &object)?;
-            self.put(&object.programs(&maps, constants)?)?;
+            self.put_packets(&object.packet_programs(&maps, constants)?)?;
             let flows = takeover::copy_flows(version, &theirs, ours)?;
             self.arm_flows()?;
             tracing::info!(from = version, to = ABI_VERSION, flows, "carried the flows over");
@@ -174,6 +174,12 @@ impl Datapath {
 
     /// Puts programs wherever one is attached; returns the first error when all is done that can be.
     fn put(&self, programs: &Programs) -> Result<()> {
+        let result = self.put_packets(&programs.packets);
+        result.and(sockets::replace(&self.pins, &programs.sockets))
+    }
+
+    /// The same with those of devices.
+    fn put_packets(&self, programs: &BTreeMap<Hook, OwnedFd>) -> Result<()> {
         let mut result = Ok(());
         for (device, hook, pin) in self.pins.attached()? {
             let target = Target {
@@ -194,7 +200,7 @@ impl Datapath {
                 Err(error) => result = result.and(Err(error)),
             }
         }
-        result.and(sockets::replace(&self.pins, &programs.sockets))
+        result
     }
 
     /// Attaches a hook's program to a device; fine if it is attached, also under the name that the device had
@@ -219,7 +225,7 @@ impl Datapath {
         let target = Target {
             hook,
             direction: attach::direction(hook)?,
-            program: program(&self.programs, hook)?.as_fd(),
+            program: program(&self.programs.packets, hook)?.as_fd(),
             device,
             ifindex,
             pin: &pin,
@@ -245,7 +251,7 @@ impl Datapath {
         Target {
             hook,
             direction: attach::direction(hook)?,
-            program: program(&self.programs, hook)?.as_fd(),
+            program: program(&self.programs.packets, hook)?.as_fd(),
             device,
             ifindex,
             pin: &pin,
@@ -341,16 +347,16 @@ impl Datapath {
     /// Runs a program on a packet, with the maps as they are; it is counted like any other. Redirects
     /// are decided, but not done.
     pub fn test_run(&self, hook: Hook, packet: &Packet<'_>) -> Result<Run> {
-        bpf::program::test_run(program(&self.programs, hook)?, packet).map_err(|source| Error::Run {
+        bpf::program::test_run(program(&self.programs.packets, hook)?, packet).map_err(|source| Error::Run {
             hook: hook.word(),
             source,
         })
     }
 }
 
-fn program(programs: &Programs, hook: Hook) -> Result<&OwnedFd> {
+fn program(programs: &BTreeMap<Hook, OwnedFd>, hook: Hook) -> Result<&OwnedFd> {
     let missing = || Error::Object(format!("no program {}", hook.word()));
-    programs.packets.get(&hook).ok_or_else(missing)
+    programs.get(&hook).ok_or_else(missing)
 }
 
 impl Deref for Datapath {

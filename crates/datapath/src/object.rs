@@ -81,23 +81,38 @@ impl Embedded {
     pub fn programs(mut self, shared: &Maps, constants: Constants<'_>) -> Result<Programs> {
         // The programs hold on to those maps that are theirs alone.
         let _own = self.link(shared, constants)?;
-        let load = |kind, name| load_program(&self.object, &self.btf, kind, name);
+        let load = |(call, name): &(SocketCall, &'static str)| {
+            Ok((*call, self.load_program(Kind::Sockets(*call), name)?))
+        };
         Ok(Programs {
-            packets: Hook::OF_DEVICES
-                .iter()
-                .map(|hook| Ok((*hook, load(Kind::Packets, hook.word())?)))
-                .collect::<Result<_>>()?,
-            sockets: sockets::PROGRAMS
-                .iter()
-                .map(|(call, name)| Ok((*call, load(Kind::Sockets(*call), name)?)))
-                .collect::<Result<_>>()?,
+            packets: self.load_packet_programs()?,
+            sockets: sockets::PROGRAMS.iter().map(load).collect::<Result<_>>()?,
         })
+    }
+
+    /// The same, but only those of devices.
+    pub fn packet_programs(
+        mut self,
+        shared: &Maps,
+        constants: Constants<'_>,
+    ) -> Result<BTreeMap<Hook, OwnedFd>> {
+        let _own = self.link(shared, constants)?;
+        self.load_packet_programs()
     }
 
     /// Loads the program that starts the timers of flows which were not begun by programs. It is no hook's.
     pub fn arming(mut self, shared: &Maps, constants: Constants<'_>) -> Result<OwnedFd> {
         let _own = self.link(shared, constants)?;
-        load_program(&self.object, &self.btf, Kind::Packets, "arm_flows")
+        self.load_program(Kind::Packets, "arm_flows")
+    }
+
+    fn load_packet_programs(&self) -> Result<BTreeMap<Hook, OwnedFd>> {
+        let load = |hook: &Hook| Ok((*hook, self.load_program(Kind::Packets, hook.word())?));
+        Hook::OF_DEVICES.iter().map(load).collect()
+    }
+
+    fn load_program(&self, kind: Kind, name: &'static str) -> Result<OwnedFd> {
+        load_program(&self.object, &self.btf, kind, name)
     }
 
     /// Resolves all references of programs; gives the maps that are theirs alone.
