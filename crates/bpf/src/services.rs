@@ -65,7 +65,8 @@ pub fn place(skb: Skb, packet: &Packet, client: Client, tracking: &mut Tracking)
 }
 
 /// What arrived at an address that no pod has, and is a Service's all the same, or answers what went out for one;
-/// `None`: it is neither. `check` holds who claims to be a pod to the way that a pod's packets take.
+/// `None`: it is neither. `at_node`: the address is this node's. `check` holds who claims to be a pod to the way that a
+/// pod's packets take.
 ///
 /// # Errors
 /// As [`place`]; and those of `check`.
@@ -74,12 +75,17 @@ pub fn arrived(
     skb: Skb,
     packet: &Packet,
     tracking: &mut Tracking,
+    at_node: bool,
     check: impl FnOnce() -> Result<(), Outcome>,
 ) -> Result<Option<Verdict>, Verdict> {
     if !are_on() {
         return Ok(None);
     }
     if let Found::Key { tcp_flags } = find(skb, packet, tracking)? {
+        // Most of what the node itself is sent: its stack knows its connections, and resets those of nobody.
+        if at_node && packet.protocol == protocol::TCP && tcp_flags & tcp::SYN == 0 {
+            return Ok(None);
+        }
         begin(skb, packet, tcp_flags, Client::External, tracking)?;
     }
     if !tracking.to.is_set() {
