@@ -25,7 +25,8 @@ pub use endpoint::Endpoint;
 pub use flow::{FlowKey, FlowState, NeighbourFlow};
 pub use route::{MacKey, Route, RouteKey, RouteKind, Way};
 pub use service::{
-    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, SLAB_ROW, Slab, SlabRow, SourceRangeKey,
+    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, SLAB_ROW, Slab, SlabRow,
+    SourceRangeKey,
 };
 pub use version::ABI_VERSION;
 
