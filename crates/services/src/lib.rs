@@ -14,14 +14,18 @@
 
 mod compile;
 mod compiled;
+mod error;
 mod facts;
 mod maglev;
 mod name;
 mod place;
+mod tables;
 
 pub use compile::{compile, service_of};
 pub use compiled::{Compiled, Family, Frontend, HealthCheck, Port, Scope, Set, Spread};
+pub use error::{Error, Resource};
 pub use facts::Facts;
 pub use maglev::table as maglev_table;
 pub use name::ServiceName;
 pub use place::Place;
+pub use tables::{Capacity, Changes, Conflict, KernelRows, Tables};

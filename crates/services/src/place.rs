@@ -5,7 +5,7 @@ use tombolo_abi::FrontendKey;
 
 /// A frontend's place as people write it: `10.96.0.1:443/TCP`, `[fd00::1]:53/UDP`, `node port 30080/TCP (IPv4)`, and
 /// for an address as a whole just that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(pub FrontendKey);
 
 impl fmt::Display for Place {
