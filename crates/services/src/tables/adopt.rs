@@ -87,24 +87,21 @@ impl Inherited {
                 slabs.give_back(region);
             }
         }
-        for (_, row) in &frontends {
-            for (numbers, number) in [
-                (&mut *affinities, row.affinity),
-                (&mut *range_numbers, row.source_ranges),
-            ] {
-                numbers.skip(number);
-            }
-            if row.affinity != 0 && affinities.take_over(row.affinity) {
-                inherited.affinities.insert(row.affinity);
-            }
-        }
         for key in source_ranges {
-            let number = u32::from_be(key.ranges);
-            range_numbers.skip(number);
-            range_numbers.take_over(number);
-            let rows = inherited.ranges.entry(number).or_default();
+            let rows = inherited.ranges.entry(u32::from_be(key.ranges)).or_default();
             rows.insert((key.prefix_len, key.address));
         }
+        for (_, row) in &frontends {
+            if row.affinity != 0 {
+                inherited.affinities.insert(row.affinity);
+            }
+            // Ranges may let in nobody, and then have no rows.
+            if row.source_ranges != 0 {
+                inherited.ranges.entry(row.source_ranges).or_default();
+            }
+        }
+        inherited.affinities.iter().for_each(|n| affinities.adopt(*n));
+        inherited.ranges.keys().for_each(|n| range_numbers.adopt(*n));
         inherited.slab_rows = slab_rows.into_iter().collect();
         inherited.frontends = frontends.into_iter().collect();
         inherited

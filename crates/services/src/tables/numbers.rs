@@ -25,9 +25,10 @@ impl Numbers {
         }
     }
 
-    /// Takes this very number, if nobody has it.
-    pub fn take_over(&mut self, number: u32) -> bool {
-        self.used.insert(number)
+    /// Knows of a number that is used.
+    pub fn adopt(&mut self, number: u32) {
+        self.skip(number);
+        self.used.insert(number);
     }
 
     /// Nobody has the number any more.

@@ -70,6 +70,10 @@ impl Slabs {
     /// What was freed until now is in the kernel: its rest begins.
     pub fn begin(&mut self, now: Instant) {
         self.resting.extend(self.freed.drain(..).map(|r| (now, r)));
+    }
+
+    /// What has rested is free again.
+    pub fn wake(&mut self, now: Instant) {
         while let Some((_, region)) = self.resting.pop_front_if(|(since, _)| *since + REST <= now) {
             self.insert(region);
         }
