@@ -171,9 +171,9 @@ impl<'a> Endpoint<'a> {
         (!self.terminating, self.ready, self.serving, self.local)
     }
 
-    /// Whether it can do what connections ask of it, new ones or old ones.
+    /// Whether flows may stay with it.
     pub fn works(&self) -> bool {
-        self.ready || self.serving
+        self.ready || self.drains()
     }
 
     /// Whether it may still be used where no endpoint is ready (KEP-1669).

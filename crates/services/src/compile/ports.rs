@@ -1,7 +1,7 @@
 //! A Service's ports: where each is reached, and what it leads to.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tombolo_abi::{self as abi, Addr, Backend, BackendState, FrontendKey};
@@ -89,10 +89,8 @@ pub(super) fn build(
 pub(super) fn whole_addresses(spec: &Spec<'_>, facts: &Facts) -> Vec<Addr> {
     let vips = spec.load_balancer_ips.iter();
     let vips = vips.filter(|a| !facts.node_addresses.contains(a));
-    let mut all: Vec<Addr> = spec.cluster_ips.iter().chain(vips).map(|&a| a.into()).collect();
-    all.sort();
-    all.dedup();
-    all
+    let all: BTreeSet<IpAddr> = spec.cluster_ips.iter().chain(vips).copied().collect();
+    all.into_iter().map(Addr::from).collect()
 }
 
 fn backend(endpoint: &Endpoint<'_>, protocol: u8) -> Backend {

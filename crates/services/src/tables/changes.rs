@@ -67,7 +67,7 @@ impl std::fmt::Display for Conflict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} is Service {}'s, which is older; remove it there, or give Service {} another",
+            "{} is Service {}'s, which is older, or as old and first by name; remove it there, or give Service {} another",
             self.place, self.winner, self.service
         )
     }

@@ -18,6 +18,16 @@ pub const ROOMY: Capacity = Capacity {
     source_ranges: 16_384,
 };
 
+/// How many cases a property is tried with: twenty times as many where there is time (`TOMBOLO_LONG=1`).
+pub fn cases(short: u32) -> proptest::test_runner::Config {
+    let long = std::env::var_os("TOMBOLO_LONG").is_some_and(|v| v == "1");
+    proptest::test_runner::Config {
+        cases: if long { 20 * short } else { short },
+        failure_persistence: None,
+        ..proptest::test_runner::Config::default()
+    }
+}
+
 /// One write to the kernel.
 #[derive(Clone, Debug)]
 pub enum Write {
