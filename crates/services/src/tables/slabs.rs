@@ -175,3 +175,34 @@ impl Slabs {
         self.by_len.remove(&(rows, base));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_is_told_from_the_one_before_it_at_the_same_row() {
+        let start = Instant::now();
+        let mut slabs = Slabs::new(1);
+        let first = slabs.allocate(3).unwrap();
+        slabs.give_back(Region::of(first));
+        slabs.begin(start);
+        slabs.wake(start);
+        assert_eq!(slabs.allocate(3), None, "it rests");
+        slabs.wake(start + REST);
+        let second = slabs.allocate(3).unwrap();
+        assert_eq!((first.base(), first.len()), (second.base(), second.len()));
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn free_rows_beside_each_other_are_one_region() {
+        let mut slabs = Slabs::new(64);
+        let all: Vec<Slab> = (0..4).map(|_| slabs.allocate(256).unwrap()).collect();
+        assert_eq!(slabs.allocate(1), None);
+        for index in [0, 2, 1, 3] {
+            slabs.undo(all[index]);
+        }
+        assert_eq!(slabs.allocate(1024).map(Slab::base), Some(0));
+    }
+}

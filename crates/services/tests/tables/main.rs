@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use draft::{Draft, PortDraft, draft, v4};
 use proptest::prelude::*;
-use support::{ROOMY, cases};
+use support::{Kernel, ROOMY, cases};
 use tombolo_services::{Capacity, Compiled, Error, KernelRows, Resource, ServiceName, Tables};
 use world::{ID_REST, Step, World};
 
@@ -144,6 +144,64 @@ fn a_full_table_says_what_is_missing_and_whether_to_wait() {
     tables
         .apply(&second, Some(&second_compiled), now + ID_REST)
         .unwrap();
+}
+
+/// A port with two backends, reached at one place: one row for those inside and 16 for those outside.
+fn two_slabs(place: u8) -> PortDraft {
+    PortDraft {
+        places: [(place, 80)].into(),
+        backends: [(0, true), (1, true)].into(),
+        external: 2,
+        affinity: false,
+        limited: false,
+    }
+}
+
+fn with_ports(ports: Vec<PortDraft>) -> Compiled {
+    let draft = Draft {
+        age: Some(0),
+        ports,
+        ranges: BTreeSet::new(),
+        whole: BTreeSet::new(),
+    };
+    draft.compiled()
+}
+
+#[test]
+fn what_was_found_for_a_service_that_does_not_fit_is_free_again() {
+    let now = Instant::now();
+    let capacity = Capacity {
+        slab_rows: 17 + 16,
+        ..ROOMY
+    };
+    let (one, two) = (
+        with_ports(vec![two_slabs(0)]),
+        with_ports(vec![two_slabs(0), two_slabs(1)]),
+    );
+    let mut tables = Tables::adopt(capacity, KernelRows::default(), now);
+    let name = World::name(0);
+    let refused = tables.apply(&name, Some(&two), now).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            Error::Full {
+                what: Resource::SlabRows,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    tables.apply(&name, Some(&one), now).unwrap();
+    let mut kernel = Kernel::default();
+    kernel.write_all(&tables.take_changes());
+
+    // The same with slabs that an agent before had written.
+    let mut tables = Tables::adopt(capacity, kernel.rows(), now);
+    tables.apply(&name, Some(&two), now).unwrap_err();
+    tables.apply(&name, Some(&one), now).unwrap();
+    tables.settle(now);
+    let changes = tables.take_changes();
+    assert!(changes.is_empty(), "{changes:?}");
 }
 
 #[test]
