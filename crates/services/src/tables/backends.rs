@@ -66,7 +66,7 @@ pub(super) struct Backends {
     capacity: usize,
     /// What the kernel holds of those that may have changed since.
     touched: BTreeMap<u32, (Key, BackendState)>,
-    /// Inherited under a second id: nobody will name these.
+    /// Inherited under a second id, or in no state that there is: nobody will name these.
     surplus: Vec<(u32, Key)>,
 }
 
@@ -85,7 +85,7 @@ impl Backends {
         let (mut used, mut freed) = (BTreeSet::new(), Vec::new());
         let (mut held, mut surplus) = (HashMap::new(), Vec::new());
         for (id, row) in rows {
-            if id == 0 || row == Backend::default() {
+            if id == 0 || id as usize >= capacity || row == Backend::default() {
                 continue;
             }
             if row.state == BackendState::Gone as u8 {
@@ -94,10 +94,13 @@ impl Backends {
             }
             used.insert(id);
             let key = Key::of(&row);
-            let inherited = if row.state == BackendState::Serving as u8 {
-                BackendState::Serving
-            } else {
-                BackendState::NotServing
+            let inherited = match row.state {
+                s if s == BackendState::Serving as u8 => BackendState::Serving,
+                s if s == BackendState::NotServing as u8 => BackendState::NotServing,
+                _ => {
+                    surplus.push((id, key));
+                    continue;
+                }
             };
             let (named, serving) = (0, 0);
             match held.entry(key) {

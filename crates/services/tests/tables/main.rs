@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use draft::{Draft, PortDraft, draft, v4};
 use proptest::prelude::*;
 use support::{Kernel, ROOMY, cases};
+use tombolo_abi::{Backend, Frontend, FrontendKey, Slab, SlabRow};
 use tombolo_services::{Capacity, Compiled, Error, KernelRows, Resource, ServiceName, Tables};
+use views::wanted;
 use world::{ID_REST, Step, World};
 
 fn step() -> impl Strategy<Value = Step> {
@@ -91,6 +93,38 @@ proptest! {
         if tables.conflicts().is_empty() && ports.all(|p| !p.frontends.is_empty()) {
             prop_assert!(changes.is_empty(), "{changes:?}");
         }
+    }
+
+    /// Rows that nobody can have written do not mislead an agent: in the end there is what there should be.
+    #[test]
+    fn whatever_the_kernel_holds_is_put_right(
+        words in prop::collection::vec((0u8..4, any::<[u32; 4]>(), any::<[u16; 4]>()), 0..6),
+        rows in prop::collection::btree_map(0u32..40, prop::array::uniform16(0u32..12), 0..6),
+        backends in prop::collection::btree_map(0u32..12, (0u8..4, 0u8..4), 0..6),
+        drafts in prop::collection::vec(draft(), 1..4),
+    ) {
+        let mut world = World::new(ROOMY);
+        for (address, [internal, external, affinity, source_ranges], [len, more, generation, flags]) in words {
+            let key = FrontendKey { address: v4(0, address), port: 80_u16.to_be(), protocol: 6, pad: 0 };
+            // Half of them within the rows that have something.
+            let slab = |base: u32, len: u16| Slab::new(if base.is_multiple_of(2) { base % 40 } else { base }, len % 300, generation);
+            let flags = u32::from(flags);
+            let (internal, external) = (slab(internal, len), slab(external, more));
+            let row = Frontend { internal, external, affinity, affinity_timeout: 1, source_ranges, flags };
+            world.kernel.frontends.insert(key, row);
+        }
+        world.kernel.slab_rows = rows.into_iter().map(|(at, backends)| (at, SlabRow { backends })).collect();
+        let backend = |(id, (b, state))| (id, Backend { address: v4(1, b), port: 8080_u16.to_be(), protocol: 6, state });
+        world.kernel.backends = backends.into_iter().map(backend).collect();
+        world.tables = Tables::adopt(ROOMY, world.kernel.rows(), world.now);
+        for (service, draft) in (0..).zip(drafts) {
+            world.run(Step::Apply(service, draft)).unwrap();
+        }
+        world.tables.settle(world.now);
+        let changes = world.tables.take_changes();
+        world.kernel.write_all(&changes);
+        world.kernel.backends.remove(&0);
+        world.check_all(&wanted(&world.services));
     }
 }
 

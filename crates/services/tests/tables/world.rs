@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    fn check_all(&self, wanted: &Views) {
+    pub fn check_all(&self, wanted: &Views) {
         assert_eq!(views(&self.kernel), *wanted);
         let mut states: BTreeMap<(Addr, u16), u8> = BTreeMap::new();
         for backend in self
