@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, CustomResourceExt, ResourceExt};
 use serde_json::json;
-use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_apiserver::{
+    DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, ServiceRanges, Token, built_in_resources, serve,
+};
 use tombolo_kube::{Network, NodeNetwork};
 use tombolo_operator::{Args, run};
 
@@ -28,7 +30,7 @@ impl Cluster {
         let url = format!("https://{}", listener.local_addr().unwrap());
         let pki = Pki::new(&["127.0.0.1"]).unwrap();
         let token = Token::generate("test");
-        let mut resources = built_in_resources().unwrap();
+        let mut resources = built_in_resources(&ServiceRanges::default()).unwrap();
         resources.push(Resource::from_crd(Network::crd()).unwrap());
         resources.push(Resource::from_crd(NodeNetwork::crd()).unwrap());
         let options = Options {

@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use kube::CustomResourceExt;
-use tombolo_apiserver::{DEFAULT_HISTORY, Options, Pki, Resource, Token};
+use tombolo_apiserver::{DEFAULT_HISTORY, Options, Pki, Resource, ServiceRanges, Token};
 use tombolo_kube::{Network, NodeNetwork};
 use tombolo_netlink::Namespace;
 
@@ -128,7 +128,9 @@ fn pki(plan: &Plan) -> Result<Pki> {
 }
 
 fn resources() -> Result<Vec<Resource>> {
-    let mut resources = tombolo_apiserver::built_in_resources().map_err(failed("registering its kinds"))?;
+    let ranges = ServiceRanges::default();
+    let mut resources =
+        tombolo_apiserver::built_in_resources(&ranges).map_err(failed("registering its kinds"))?;
     for definition in [Network::crd(), NodeNetwork::crd()] {
         resources.push(Resource::from_crd(definition).map_err(failed("registering its kinds"))?);
     }
