@@ -75,7 +75,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
             .map(|(_, token)| token.clone())
             .chain([admin.clone()])
             .collect(),
-        resources: resources()?,
+        resources: resources(&plan)?,
         logs: logs.clone(),
         history: DEFAULT_HISTORY,
     };
@@ -124,11 +124,15 @@ fn pki(plan: &Plan) -> Result<Pki> {
         "kubernetes.default.svc".to_owned(),
     ];
     names.extend(plan.api.iter().map(ToString::to_string));
+    names.extend(plan.service_api().map(|ip| ip.to_string()));
     Pki::new(&names).map_err(failed("making its certificate"))
 }
 
-fn resources() -> Result<Vec<Resource>> {
-    let ranges = ServiceRanges::default();
+fn resources(plan: &Plan) -> Result<Vec<Resource>> {
+    let ranges = ServiceRanges {
+        cidrs: plan.network.service_cidrs.clone(),
+        ..ServiceRanges::default()
+    };
     let mut resources =
         tombolo_apiserver::built_in_resources(&ranges).map_err(failed("registering its kinds"))?;
     for definition in [Network::crd(), NodeNetwork::crd()] {
