@@ -83,6 +83,18 @@ fn complete_container(container: &mut Value) {
     container
         .entry("imagePullPolicy")
         .or_insert_with(|| policy.into());
+    for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = container.get_mut(kind).and_then(Value::as_object_mut) {
+            for (field, default) in [
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
+                probe.entry(field).or_insert_with(|| default.into());
+            }
+        }
+    }
     for port in container
         .get_mut("ports")
         .and_then(Value::as_array_mut)
