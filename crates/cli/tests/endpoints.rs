@@ -1,10 +1,11 @@
-//! Which pods are behind a Service of a lab, as kubectl shows it: readiness, gates, endings, families.
+//! Services of a lab as kubectl shows them: which pods are behind them, and the addresses of load balancers.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 use support::{Lab, eventually, run, succeed};
@@ -148,5 +149,63 @@ fn endpoints_follow_what_pods_are_like() {
         let left = run(&mut lab.kubectl(&["get", "endpointslices", "-o", "name"]));
         let left = String::from_utf8_lossy(&left.stdout).into_owned();
         (left.lines().count() == 1).then_some(())
+    });
+}
+
+/// Where the lab's router sends what is for an address.
+fn next_hop(lab: &Lab, address: &str) -> Option<String> {
+    let router = lab.folder_of_lab().join("state/ns/router.net");
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net={}", router.display()))
+        .args(["ip", "route", "get", address]);
+    let output = run(&mut command);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut words = text.split_whitespace().skip_while(|word| *word != "via");
+    words.nth(1).map(str::to_owned)
+}
+
+#[test]
+fn load_balancers_have_addresses_that_lead_to_nodes() {
+    let pools = ["--lb-pool", "203.0.113.0/24", "--lb-pool", "2001:db8:99::/120"];
+    let lab = Lab::up(2, &pools);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("service.yaml");
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: LoadBalancer, selector: {app: none}, ports: [{port: 80}]}}";
+    fs::write(&file, service).unwrap();
+    succeed(&mut lab.kubectl(&["apply", "-f", file.to_str().unwrap()]));
+    let patch = |patch: &str| succeed(&mut lab.kubectl(&["patch", "svc", "web", "-p", patch]));
+    patch(r#"{"spec":{"ipFamilyPolicy":"RequireDualStack"}}"#);
+    for (address, prefix) in [("203.0.113.1", "172.20.1."), ("2001:db8:99::1", "fd00:20:1::")] {
+        let hop = eventually("a route", 10, || next_hop(&lab, address));
+        assert!(hop.starts_with(prefix), "{address} via {hop}");
+    }
+    let shown = succeed(&mut lab.kubectl(&["get", "svc", "web"]));
+    assert!(
+        shown.contains("2001:db8:99::1,203.0.113.1") || shown.contains("203.0.113.1,2001:db8:99::1"),
+        "{shown}"
+    );
+
+    // With the policy Local, the way leads to where an endpoint is: `b2`, which the Service selects by what it has
+    // been given.
+    succeed(&mut lab.kubectl(&["label", "pod", "b2", "app=web"]));
+    patch(r#"{"spec":{"externalTrafficPolicy":"Local","selector":{"app":"web"}}}"#);
+    eventually("node2 serves", 10, || {
+        (next_hop(&lab, "203.0.113.1")? == "172.20.1.12").then_some(())
+    });
+    succeed(&mut lab.kubectl(&["label", "pod", "b2", "app-"]));
+    eventually("nobody serves", 10, || {
+        next_hop(&lab, "203.0.113.1").is_none().then_some(())
+    });
+
+    patch(r#"{"spec":{"type":"ClusterIP"}}"#);
+    eventually("the address is gone", 10, || {
+        let shown = succeed(&mut lab.kubectl(&["get", "svc", "web"]));
+        (!shown.contains("203.0.113.1")).then_some(())
+    });
+    patch(r#"{"spec":{"type":"LoadBalancer","loadBalancerIP":"192.0.2.1"}}"#);
+    eventually("an event says why", 10, || {
+        let shown = succeed(&mut lab.kubectl(&["describe", "svc", "web"]));
+        (shown.contains("AllocationFailed") && shown.contains("is in none of")).then_some(())
     });
 }

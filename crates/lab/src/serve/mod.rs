@@ -1,15 +1,17 @@
 //! `tombolo lab-serve`: the one process that stands for a lab's control plane and for what runs containers.
 //!
-//! It serves the API on 127.0.0.1 (for kubectl) and on the fabric (for nodes); makes the first objects;
-//! places pods ([`scheduler`]); says which pods are behind each Service ([`endpoint_slices`]); runs them ([`runner`]), for which it reads the configuration that the node's
-//! agent has installed ([`conflist`]) and calls the CNI plugin ([`plugin`]) as a container runtime does; and
-//! reports each node's readiness ([`nodes`]).
+//! It serves the API on 127.0.0.1 (for kubectl) and on the fabric (for nodes); makes the first objects; places pods
+//! ([`scheduler`]); runs them ([`runner`]), for which it reads the configuration that the node's agent has installed
+//! ([`conflist`]) and calls the CNI plugin ([`plugin`]) as a container runtime does; says which pods are behind each
+//! Service ([`endpoint_slices`]); routes load balancer addresses to nodes ([`load_balancers`]); and reports each
+//! node's readiness ([`nodes`]).
 
 mod bootstrap;
 mod conflist;
 mod containers;
 mod endpoint_slices;
 mod handlers;
+mod load_balancers;
 mod logs;
 mod nodes;
 mod plugin;
@@ -106,6 +108,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
 
     tokio::spawn(scheduler::run(api.clone()));
     tokio::spawn(endpoint_slices::run(api.clone()));
+    tokio::spawn(load_balancers::run(api.clone(), lab.clone(), plan));
     tokio::spawn(nodes::run(api.clone()));
     tokio::spawn(runner::run(api, lab, logs));
     match api_server.await {

@@ -24,6 +24,8 @@ use crate::api::Api;
 use cluster::{Cluster, Name};
 use plan::Action;
 
+pub use plan::SERVICE_NAME;
+
 /// How many Services' slices are written at once.
 const AT_ONCE: usize = 16;
 /// The pause before what failed is tried again.
