@@ -54,5 +54,6 @@ bpf-check: ## Fail when the committed kernel object is not what its source build
 bench: ## Measure against the peers, and write docs/benchmarks.md
 	@scripts/require build run bench
 	$(CARGO) build --release -p tombolo-cli -p tombolo-bench
-	$(CARGO) rustc --release -p tombolo-cni --bin tombolo-cni -- -C target-feature=+crt-static
+	$(CARGO) rustc --profile plugin -p tombolo-cni --bin tombolo-cni -- -C target-feature=+crt-static -C relocation-model=static
+	cp target/plugin/tombolo-cni target/release/
 	$(AS_ROOT) target/release/tombolo-bench --write docs/benchmarks.md

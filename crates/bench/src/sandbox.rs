@@ -44,7 +44,7 @@ pub fn measure(effort: Effort) -> Result<Vec<Figure>> {
         (&bridge, Network::Pod),
         (&ours, Network::Node),
     ];
-    let samples = alternate(effort.rounds(60), contenders.len(), |which| {
+    let samples = alternate(effort.rounds(240), contenders.len(), |which| {
         let (containerd, network) = contenders[which];
         let client = containerd.client();
         let pod = Pod {

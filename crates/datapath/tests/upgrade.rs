@@ -18,7 +18,7 @@ use std::{
 use common::{
     bed::{Other, attach_ways},
     cluster::{V4, V6},
-    cut_short::killed_at,
+    cut_short::{Moments, killed_at},
     frame::ip,
     node::Node,
 };
@@ -257,30 +257,35 @@ fn everything_is_carried_forwards_and_back() {
 #[test]
 fn killed_at_any_moment() {
     for_each_attach(|attach| {
-        // Every moment in the long form; otherwise some, others in each direction.
-        let stride = if std::env::var_os("TOMBOLO_LONG").is_some() {
-            1
-        } else {
-            31
+        // Every moment in the long form. Otherwise, between the replacements of one pod's program and the other's, and
+        // some of all moments, others in each direction.
+        let long = std::env::var_os("TOMBOLO_LONG").is_some();
+        let (moments, stride, firsts) = match attach {
+            _ if long => (Moments::All, 1, [0; 4]),
+            Attach::Tcx => (Moments::Replacements, 3, [1; 4]),
+            _ => (Moments::All, 31, [0, 8, 16, 24]),
         };
         let node = Node::tracking(attach);
         let mut talks = vec![Talk::begin(&node, true)];
         let mut now = Build::This;
         let mut killed = 0;
-        for (to, finish, first) in [
-            (Build::Next, Build::Next, 0),
-            (Build::This, Build::This, 8),
-            (Build::Next, Build::This, 16),
-            (Build::This, Build::Next, 24),
-        ] {
-            let mut moment = first % stride;
+        for ((to, finish), first) in [
+            (Build::Next, Build::Next),
+            (Build::This, Build::This),
+            (Build::Next, Build::This),
+            (Build::This, Build::Next),
+        ]
+        .into_iter()
+        .zip(firsts)
+        {
+            let mut moment = first;
             loop {
                 if now == to {
                     now = now.other();
                     now.start(&node, attach);
                 }
                 let when = format!("{attach:?}, to {to:?} killed at {moment}, then {finish:?}");
-                let cut_short = killed_at(moment, &mut to.command(&node, attach));
+                let cut_short = killed_at(moment, moments, &mut to.command(&node, attach));
                 for talk in talks.iter().rev().take(3) {
                     talk.exchange(&node, &when);
                 }
@@ -297,7 +302,7 @@ fn killed_at_any_moment() {
                 killed += 1;
                 moment += stride;
             }
-            assert!(moment > 40, "{attach:?}: an upgrade has {moment} steps only");
+            assert!(moment > 8, "{attach:?}: an upgrade has {moment} steps only");
         }
         assert!(killed >= 8, "{killed}");
     });

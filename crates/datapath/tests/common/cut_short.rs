@@ -25,9 +25,30 @@ struct Info {
 const ENTRY: u8 = 1;
 
 /// Commands of bpf(2) that leave something behind: write an entry, pin, replace a link's program, write entries.
-const BPF_COMMANDS: [u64; 4] = [2, 6, 29, 26];
+const BPF_COMMANDS: [u64; 4] = [2, 6, LINK_UPDATE, 26];
+const LINK_UPDATE: u64 = 29;
+
+/// Which system calls count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moments {
+    /// All that leave something behind.
+    All,
+    /// Those that replace the program of a link.
+    Replacements,
+}
 
 impl Info {
+    fn counts(&self, moments: Moments) -> bool {
+        match moments {
+            Moments::All => self.leaves_something(),
+            Moments::Replacements => {
+                self.leaves_something()
+                    && self.number.cast_signed() == libc::SYS_bpf
+                    && self.arguments[0] == LINK_UPDATE
+            }
+        }
+    }
+
     /// Whether the call changes what others will find.
     fn leaves_something(&self) -> bool {
         if self.op != ENTRY {
@@ -51,14 +72,14 @@ impl Info {
     }
 }
 
-/// Runs a command of one thread, and kills it where it would do its `n`th (from 0) change to what others find.
+/// Runs a command of one thread, and kills it where the `n`th (from 0) of these calls would be.
 /// `false`: it has come to its end before, and succeeded.
 #[track_caller]
 #[allow(
     clippy::zombie_processes,
     reason = "`stopped` waits for its end, as for its stops"
 )]
-pub fn killed_at(n: usize, command: &mut Command) -> bool {
+pub fn killed_at(n: usize, moments: Moments, command: &mut Command) -> bool {
     // SAFETY: one system call between fork and exec.
     unsafe {
         command.pre_exec(|| done(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0)));
@@ -78,7 +99,7 @@ pub fn killed_at(n: usize, command: &mut Command) -> bool {
             assert!(status.success(), "{command:?}: {status}");
             return false;
         }
-        if info(pid).leaves_something() {
+        if info(pid).counts(moments) {
             if seen == n {
                 kill(&mut child);
                 return true;
