@@ -18,7 +18,9 @@ use kube::{Client, Config, CustomResourceExt};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::runtime::Runtime;
-use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_apiserver::{
+    DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, ServiceRanges, Token, built_in_resources, serve,
+};
 use tombolo_cri::Cni;
 use tombolo_kube::{CLUSTER, Network, NodeNetwork};
 use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for_some};
@@ -251,7 +253,7 @@ fn start_api(settings: Settings, namespaces: &[TestNamespace]) -> Result<(Runtim
         kubeconfigs.push(pki.kubeconfig(&url, &token.user, &token.secret));
     }
     let own = kubeconfigs.pop().context("a kubeconfig of our own")?;
-    let mut resources = built_in_resources()?;
+    let mut resources = built_in_resources(&ServiceRanges::default())?;
     resources.push(Resource::from_crd(Network::crd())?);
     resources.push(Resource::from_crd(NodeNetwork::crd())?);
     let options = Options {

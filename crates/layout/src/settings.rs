@@ -23,18 +23,28 @@ impl Settings {
         let spec = &network.spec;
         let pools: Vec<IpNet> = spec.pools.iter().map(|p| p.cidr.trunc()).collect();
         let node_cidrs: Vec<IpNet> = spec.node_cidrs.iter().map(IpNet::trunc).collect();
-        for &range in &pools {
-            if holds_mapped(range) {
+        let kinds: [(&'static str, &[IpNet]); 4] = [
+            ("pool", &pools),
+            ("nodeCIDR", &node_cidrs),
+            ("serviceCIDR", &spec.service_cidrs),
+            ("loadBalancerPool", &spec.load_balancer_pools),
+        ];
+        let ranges: Vec<(&'static str, IpNet)> = kinds
+            .iter()
+            .flat_map(|(field, ranges)| ranges.iter().map(|range| (*field, range.trunc())))
+            .collect();
+        for &(field, range) in &ranges {
+            if field != "nodeCIDR" && holds_mapped(range) {
                 return Err(Error::MappedRange { range });
             }
         }
-        for (i, &first) in pools.iter().enumerate() {
-            let later = pools[i + 1..].iter().map(|&p| ("pool", p));
-            let nodes = node_cidrs.iter().map(|&c| ("nodeCIDR", c));
-            if let Some((second_field, second)) = later.chain(nodes).find(|&(_, other)| overlap(first, other))
-            {
+        for (i, &(first_field, first)) in ranges.iter().enumerate() {
+            // Addresses that a node may claim are the same by whichever nodeCIDR.
+            let differs = |field| (first_field, field) != ("nodeCIDR", "nodeCIDR");
+            let mut later = ranges[i + 1..].iter().filter(|(field, _)| differs(field));
+            if let Some(&(second_field, second)) = later.find(|(_, other)| overlap(first, *other)) {
                 return Err(Error::RangesOverlap {
-                    first_field: "pool",
+                    first_field,
                     first,
                     second_field,
                     second,

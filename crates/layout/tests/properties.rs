@@ -61,6 +61,8 @@ impl Cluster {
                 block_size: 28,
             }],
             node_cidrs: vec!["172.20.0.0/28".parse().unwrap()],
+            service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+            load_balancer_pools: Vec::new(),
             mtu: None,
             overlay_port: 4789,
         };
