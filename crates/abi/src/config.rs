@@ -24,8 +24,13 @@ pub struct Config {
     pub prefix_lens: [u8; MAX_BLOCK_SIZES],
     /// The UDP port of the overlay's packets (network byte order); 0 where there is no overlay.
     pub overlay_port: u16,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// Bits of [`Config::SERVICES`].
+    pub flags: u16,
+}
+
+impl Config {
+    /// There are frontends, or were: packets are looked up among them, and among translated flows.
+    pub const SERVICES: u16 = 1;
 }
 
 const _: () = assert!(size_of::<Config>() == 52);

@@ -27,6 +27,12 @@ macro_rules! words {
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
+
+            /// The value of a number.
+            #[inline(always)]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($value => Some(Self::$variant),)* _ => None }
+            }
         }
     };
 }
@@ -104,6 +110,24 @@ words! {
         /// Dropped: from a pod to the overlay's UDP port, outside of the cluster: it would leave as if
         /// this node's tunnel had sent it.
         TunnelPort = 34, "tunnel_port";
+        /// Refused: a Service without a backend for this client; answered with TCP RST or ICMP port unreachable.
+        NoBackend = 35, "no_backend";
+        /// Refused, as `NoBackend`: an address of Services, at a port that none of them has.
+        NoService = 36, "no_service";
+        /// Dropped: a traffic policy keeps a Service's packets on this node, and its backends are on others.
+        BackendElsewhere = 37, "backend_elsewhere";
+        /// Refused, as `NoBackend`: the backend of this connection is gone.
+        BackendGone = 38, "backend_gone";
+        /// Refused, as `NoBackend`: a TCP packet to a Service that begins no connection, and is of none.
+        UnknownFlow = 39, "unknown_flow";
+        /// Dropped: a client that is in none of the Service's source ranges.
+        SourceRange = 40, "source_range";
+        /// Dropped: no source port is free for a connection to this backend with this node's address.
+        NoSourcePort = 41, "no_source_port";
+        /// Dropped: SCTP to a Service whose port is not its backends': the checksum covers the port.
+        SctpPort = 42, "sctp_port";
+        /// Dropped: a fragment to a Service whose first fragment has not been seen.
+        UnknownFragment = 43, "unknown_fragment";
     }
 }
 

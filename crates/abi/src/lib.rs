@@ -22,7 +22,7 @@ pub use addr::Addr;
 pub use config::{Config, MAX_BLOCK_SIZES};
 pub use counters::{COUNTER_SLOTS, Counter, Hook, Outcome, slot};
 pub use endpoint::Endpoint;
-pub use flow::{FlowKey, FlowState, NeighbourFlow};
+pub use flow::{Direction, FlowKey, FlowState, NeighbourFlow, Timeouts, bpf_timer};
 pub use route::{MacKey, Route, RouteKey, RouteKind, Way};
 pub use service::{
     Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, SLAB_ROW, Slab, SlabRow,
@@ -57,8 +57,31 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// [`FlowKey`](super::FlowKey) → [`FlowState`](super::FlowState).
     pub const FLOWS: &str = "FLOWS";
+    /// [`FrontendKey`](super::FrontendKey) → [`Frontend`](super::Frontend).
+    pub const FRONTENDS: &str = "FRONTENDS";
+    /// Index → [`SlabRow`](super::SlabRow): the backends of frontends.
+    pub const SLABS: &str = "SLABS";
+    /// Id → [`Backend`](super::Backend).
+    pub const BACKENDS: &str = "BACKENDS";
+    /// [`AffinityKey`](super::AffinityKey) → [`Affinity`](super::Affinity): written by programs. When it is full, the
+    /// clients that have not been seen for longest are forgotten.
+    pub const AFFINITY: &str = "AFFINITY";
+    /// [`SourceRangeKey`](super::SourceRangeKey) → `u32` (always 1), found by the longest prefix.
+    pub const SOURCE_RANGES: &str = "SOURCE_RANGES";
     /// All of them: shared with the user side, and pinned.
-    pub const ALL: [&str; 6] = [ENDPOINTS, ROUTES, UPLINK_MACS, CONFIG, COUNTERS, FLOWS];
+    pub const ALL: [&str; 11] = [
+        ENDPOINTS,
+        ROUTES,
+        UPLINK_MACS,
+        CONFIG,
+        COUNTERS,
+        FLOWS,
+        FRONTENDS,
+        SLABS,
+        BACKENDS,
+        AFFINITY,
+        SOURCE_RANGES,
+    ];
     /// Those of [`ALL`] that the version before this one did not have.
     pub const ADDED: [&str; 0] = [];
 
@@ -67,7 +90,7 @@ pub mod map {
     pub const NEIGHBOUR_FLOWS: &str = "NEIGHBOUR_FLOWS";
 }
 
-/// Capacity of each map, in entries. Hash maps are preallocated.
+/// Capacity of each map, in entries.
 pub mod capacity {
     /// Pod addresses of one node (two families).
     pub const ENDPOINTS: usize = 4096;
@@ -75,6 +98,16 @@ pub mod capacity {
     pub const ROUTES: usize = 65_536;
     /// Uplink MACs of the whole cluster.
     pub const UPLINK_MACS: usize = 16_384;
-    /// Tracked flows, both directions.
-    pub const FLOWS: usize = 131_072;
+    /// Tracked flows: two entries each.
+    pub const FLOWS: usize = 262_144;
+    /// Addresses and ports of Services.
+    pub const FRONTENDS: usize = 262_144;
+    /// Rows of [`SLAB_ROW`](super::SLAB_ROW) backend ids.
+    pub const SLAB_ROWS: usize = 262_144;
+    /// Backends; that of id 0 is not used.
+    pub const BACKENDS: usize = 131_072;
+    /// Clients that keep their backends.
+    pub const AFFINITY: usize = 65_536;
+    /// Ranges of clients.
+    pub const SOURCE_RANGES: usize = 16_384;
 }

@@ -19,6 +19,9 @@ pub enum RouteKind {
     Pods = 1,
     /// An address of a node itself.
     Node = 2,
+    /// Addresses of Services (the API server's Service ranges): way `Local` everywhere. What no frontend takes is
+    /// refused.
+    Services = 3,
 }
 
 /// How packets get to a prefix.
@@ -56,9 +59,16 @@ pub struct Route {
     /// `Overlay` with an `underlay_ifindex`: the next hop's address on that uplink (of either family).
     /// Otherwise unspecified.
     pub underlay_next_hop: Addr,
+    /// Bits of [`Route::NODE_PORTS`].
+    pub flags: u32,
     /// Zero: only makes the layout another.
     #[cfg(feature = "abi-next")]
     pub added: u32,
+}
+
+impl Route {
+    /// A node's own address takes node ports.
+    pub const NODE_PORTS: u32 = 1;
 }
 
 /// A MAC address that a node's uplinks may send from.
@@ -75,5 +85,5 @@ pub struct MacKey {
 
 const _: () = assert!(size_of::<RouteKey>() == 20);
 #[cfg(not(feature = "abi-next"))]
-const _: () = assert!(size_of::<Route>() == 48);
+const _: () = assert!(size_of::<Route>() == 52);
 const _: () = assert!(size_of::<MacKey>() == 12);

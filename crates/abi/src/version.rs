@@ -35,7 +35,7 @@ const fn complete_flow(_: &mut [u8]) {}
 fn complete_flow(value: &mut [u8]) {
     let word = size_of::<u64>();
     let (last_seen, began) = (
-        core::mem::offset_of!(FlowState, last_seen),
+        core::mem::offset_of!(FlowState, direction.last_seen),
         core::mem::offset_of!(FlowState, began),
     );
     if value.len() >= began + word {

@@ -182,6 +182,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         directory: args.bpffs.clone(),
         attach: args.attach.into(),
         track_flows: args.track_flows,
+        ..Options::default()
     };
     let datapath = Datapath::load(&options)?;
     let endpoints = Arc::new(Endpoints {

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
 use tombolo_abi::{Endpoint, GATEWAY_MAC, Outcome};
 
-use crate::{mtu, parse::Packet, policy, skb::Skb, ttl, verdict::Verdict};
+use crate::{mtu, parse::Packet, policy, skb::Skb, translate::Translation, ttl, verdict::Verdict};
 
 /// How a packet that is for a pod enters its link.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,18 +14,25 @@ pub enum Entry {
     FromStack,
 }
 
-/// Delivers a packet to a pod of this node.
+/// Delivers a packet to a pod of this node, as what it becomes.
 #[inline(always)]
-pub fn deliver(skb: Skb, packet: &Packet, endpoint: &Endpoint, entry: Entry) -> Result<Verdict, Verdict> {
+pub fn deliver(
+    skb: Skb,
+    packet: &Packet,
+    to: &Translation,
+    endpoint: &Endpoint,
+    entry: Entry,
+) -> Result<Verdict, Verdict> {
     if entry == Entry::Forwarded {
         ttl::check(skb, packet)?;
-        mtu::check(skb, packet, endpoint.mtu, true)?;
+        mtu::check(skb, packet, to, endpoint.mtu, true)?;
     }
     // What takes the slow path crosses `to_pod`, where the policy is asked.
     let slow = entry == Entry::Forwarded && endpoint.flags & Endpoint::SLOW_INGRESS != 0;
     if !slow {
         policy::ingress(packet)?;
     }
+    to.apply(skb, packet)?;
     if entry == Entry::FromStack {
         return Ok(Verdict::pass(Outcome::Delivered));
     }

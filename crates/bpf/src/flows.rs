@@ -1,130 +1,327 @@
-//! Tracking: which flows there are, for the translation and the policy that will need to know.
+//! Tracking: which flows there are, and what becomes of their packets.
 //!
-//! Compiled in, and by default switched off. How entries will end is in this crate's README.
+//! A flow has a row for each direction, under the key that its packets have on the wire, so that either is found by
+//! one look-up; the row says all that becomes of them. How flows end is in `expiry`.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    btf_maps::HashMap,
-    helpers::bpf_ktime_get_ns,
-};
-use tombolo_abi::{FlowKey, FlowState, NeighbourFlow, Outcome, capacity};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_coarse_ns};
+use tombolo_abi::{BackendState, Direction, FlowKey, FlowState, NeighbourFlow, Outcome, bpf_timer};
 
 use crate::{
-    maps::{FLOWS, NEIGHBOUR_FLOWS, READ_THROUGH, TRACK_FLOWS},
-    parse::{Packet, protocol},
-    skb::Skb,
+    expiry,
+    maps::{BACKENDS, FLOW_SCRATCH, FLOWS, FlowTable, NEIGHBOUR_FLOWS, READ_THROUGH},
+    parse::protocol,
+    tracking::Tracking,
+    transport::{Transport, tcp},
 };
 
-/// ICMP echo reply and request.
-const ECHO_V4: [u8; 2] = [0, 8];
-/// ICMPv6 echo request and reply.
-const ECHO_V6: [u8; 2] = [128, 129];
+/// The kernel's error where there is an entry already.
+const EEXIST: i32 = -17;
 
-/// Finds the packet's flow and notes that it lives, or begins one: both directions or none.
-/// Fragments past the first and ICMP other than echo belong to no flow.
+/// What is to be done with a packet of a flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+enum Turn {
+    /// It goes on.
+    GoesOn = 0,
+    /// It begins a flow anew, as if there had been none.
+    BeginsAnew = 1,
+    /// The backend of its connection is gone.
+    Gone = 2,
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, as of the last tick.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper call.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Finds the packet's flow by its key, and notes that it lives; with a backend, says what becomes of the packet. `false`: there
+/// is none.
 ///
 /// # Errors
-/// `Malformed`: no room for ports. `FlowTableFull`: only flows that are there go on.
+/// `BackendGone`: the connection's backend is no more, and neither is the flow.
 #[inline(always)]
-pub fn track(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
-    if TRACK_FLOWS.load() == 0 {
-        return Ok(());
-    }
-    let Some((source_port, destination_port)) = ports(skb, packet)? else {
-        return Ok(());
+pub fn find(transport: Transport, tracking: &mut Tracking) -> Result<bool, Outcome> {
+    let key = &tracking.key;
+    let Some(row) = row(key) else {
+        return Ok(false);
     };
-    let key = FlowKey {
-        source: packet.source,
-        destination: packet.destination,
-        source_port,
-        destination_port,
-        protocol: packet.protocol,
-        pad: [0; 3],
+    // SAFETY: the memory stays mapped for the whole run of a program. Should the row be another flow's meanwhile, one
+    // packet of a flow that ended this very moment is misled.
+    let row = unsafe { &mut *row };
+    let now = now();
+    if row.last_seen != now {
+        row.last_seen = now;
+    }
+    let state = if row.backend == 0 {
+        BackendState::Serving as u8
+    } else {
+        tracking.to.set(&tracking.key, row);
+        BACKENDS
+            .get(row.backend)
+            .map_or(BackendState::Gone as u8, |backend| backend.state)
     };
-    // SAFETY: a helper call.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(state) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: an aligned word; whichever CPU writes last is right enough.
-        unsafe { (*state).last_seen = now };
-        return Ok(());
-    }
-    begin(&key, now)
-}
-
-/// Out of line: once in a flow.
-#[inline(never)]
-fn begin(key: &FlowKey, now: u64) -> Result<(), Outcome> {
-    if READ_THROUGH.load() != 0 && goes_on(key, now)? {
-        return Ok(());
-    }
-    insert(&FLOWS, key, |original| FlowState {
-        last_seen: now,
-        original,
-        pad: 0,
-        #[cfg(feature = "abi-next")]
-        began: now,
-    })
-}
-
-/// Whether the neighbour's table has the flow, which then goes on there until the table is carried over. A new
-/// flow begins there too: until all programs are replaced, its other direction may be the neighbour's.
-#[inline(always)]
-fn goes_on(key: &FlowKey, now: u64) -> Result<bool, Outcome> {
-    if let Some(state) = NEIGHBOUR_FLOWS.get_ptr_mut(key) {
-        // SAFETY: as in `track`; this field is where it is in every version.
-        unsafe { (*state).last_seen = now };
+    let news = news(&tracking.key, transport) & !row.flags;
+    let begins = transport.flags & tcp::SYN != 0 && row.flags & !Direction::FROM_POD != 0;
+    if news == 0 && !begins && state == BackendState::Serving as u8 {
         return Ok(true);
     }
-    insert(&NEIGHBOUR_FLOWS, key, |original| NeighbourFlow {
-        last_seen: now,
-        original,
-        ..NeighbourFlow::default()
-    })?;
-    Ok(false)
+    let facts = news | u32::from(state) << 8 | u32::from(transport.is_syn()) << 16;
+    let tracking = tracking.shared();
+    let turn = flow_turn(facts);
+    let to = &mut tracking.shared().to;
+    match turn {
+        turn if turn == Turn::GoesOn as i32 => Ok(true),
+        turn if turn == Turn::BeginsAnew as i32 => {
+            to.flags = 0;
+            Ok(false)
+        }
+        _ => {
+            to.flags = 0;
+            Err(Outcome::BackendGone)
+        }
+    }
 }
 
-/// Makes both directions of a flow in a table, or none.
+/// What a packet tells of its direction of a flow: bits of [`Direction::FIN`] and those after it.
 #[inline(always)]
-fn insert<V>(
-    table: &HashMap<FlowKey, V, { capacity::FLOWS }>,
-    key: &FlowKey,
-    state: impl Fn(u32) -> V,
-) -> Result<(), Outcome> {
-    // Another CPU may have begun the same flow, or its answer: then that one stands.
-    if table.insert(key, state(1), u64::from(BPF_NOEXIST)).is_err() {
-        return if table.get_ptr(key).is_some() {
-            Ok(())
+const fn news(key: &FlowKey, transport: Transport) -> u32 {
+    if key.protocol != protocol::TCP {
+        return 0;
+    }
+    let flags = transport.flags;
+    let mut news = 0;
+    if flags & tcp::FIN != 0 {
+        news |= Direction::FIN;
+    }
+    if flags & tcp::RST != 0 {
+        news |= Direction::RST;
+    }
+    if flags & tcp::SYN == 0 {
+        news |= Direction::ESTABLISHED;
+    }
+    news
+}
+
+/// What is rare: a flow's state changes. `facts`: the news in the lowest byte, the backend's state in the next, and
+/// whether a connection begins. Returns a [`Turn`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flow_turn(facts: u32) -> i32 {
+    match Tracking::current() {
+        Some(tracking) => turn(&tracking.key, facts) as i32,
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn turn(key: &FlowKey, facts: u32) -> Turn {
+    let news = facts & 0xff;
+    let state = facts >> 8 & 0xff;
+    let is_syn = facts >> 16 != 0;
+    let Some(row) = row(key) else {
+        return Turn::BeginsAnew;
+    };
+    // SAFETY: as in `find`.
+    let row = unsafe { &mut *row };
+    let answers = answers_to(key, row);
+    let serves = state == BackendState::Serving as u32;
+    if row.original != 0 {
+        // Connections stay with their backend until it is gone: the next one finds another. What has no connection
+        // moves on as soon as it no longer serves.
+        let ended = is_closed(row.flags, &answers);
+        if (is_syn && (ended || !serves)) || (key.protocol == protocol::UDP && !serves) {
+            end(key, &answers);
+            return Turn::BeginsAnew;
+        }
+    }
+    if state == BackendState::Gone as u32 && key.protocol != protocol::UDP {
+        if row.original != 0 {
+            end(key, &answers);
         } else {
-            Err(Outcome::FlowTableFull)
-        };
+            end(&answers, key);
+        }
+        return Turn::Gone;
     }
-    if table
-        .insert(key.reversed(), state(0), u64::from(BPF_ANY))
-        .is_err()
-    {
-        let _ = table.remove(key);
-        return Err(Outcome::FlowTableFull);
+    let was = row.flags;
+    row.flags = was | news;
+    if news & (Direction::FIN | Direction::RST) != 0 && is_closed(row.flags, &answers) {
+        expiry::hasten(if row.original != 0 { key } else { &answers });
     }
-    Ok(())
+    Turn::GoesOn
 }
 
-/// Source and destination port, or what stands for them; `None`: this is of no flow.
+/// Whether a connection is over, by the flags of one direction and the key of the other.
 #[inline(always)]
-fn ports(skb: Skb, packet: &Packet) -> Result<Option<(u16, u16)>, Outcome> {
-    if packet.later_fragment {
-        return Ok(None);
+fn is_closed(flags: u32, other: &FlowKey) -> bool {
+    // SAFETY: as in `find`.
+    let others = row(other).map_or(0, |other| unsafe { (*other).flags });
+    (flags | others) & Direction::RST != 0 || flags & others & Direction::FIN != 0
+}
+
+/// The key of the other direction of a flow.
+#[inline(always)]
+pub const fn answers_to(key: &FlowKey, row: &Direction) -> FlowKey {
+    if row.backend == 0 {
+        return key.reversed();
     }
-    match packet.protocol {
-        protocol::TCP | protocol::UDP => {
-            let [a, b, c, d] = skb.load::<[u8; 4]>(packet.transport).ok_or(Outcome::Malformed)?;
-            Ok(Some((u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))))
+    FlowKey {
+        source: row.destination,
+        destination: row.source,
+        source_port: row.destination_port,
+        destination_port: row.source_port,
+        protocol: key.protocol,
+        pad: [0; 3],
+    }
+}
+
+/// The row of a key. While one version takes over from another, a flow that is in the neighbour's table alone goes on
+/// there until the table is carried over.
+#[inline(always)]
+pub fn row(key: &FlowKey) -> Option<*mut Direction> {
+    if let Some(state) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: a place within the row.
+        return Some(unsafe { &raw mut (*state).direction });
+    }
+    if READ_THROUGH.load() != 0
+        && let Some(state) = NEIGHBOUR_FLOWS.get_ptr_mut(key)
+    {
+        // SAFETY: as above.
+        return Some(unsafe { &raw mut (*state).direction });
+    }
+    None
+}
+
+/// Forgets a flow, by the keys of both directions: the answering one first, since the original one has the timer.
+#[inline(always)]
+pub fn end(original: &FlowKey, answering: &FlowKey) {
+    let _ = FLOWS.remove(answering);
+    let _ = FLOWS.remove(original);
+    if READ_THROUGH.load() != 0 {
+        let _ = NEIGHBOUR_FLOWS.remove(answering);
+        let _ = NEIGHBOUR_FLOWS.remove(original);
+    }
+}
+
+/// Where rows are put together.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FlowScratch {
+    /// Whole rows: words, since there may be no timer here.
+    row: [u64; 16],
+    /// The directions of a flow that begins.
+    pub original: Direction,
+    /// As `original`.
+    pub answering: Direction,
+    /// The key of the answering direction.
+    pub answers: FlowKey,
+}
+
+/// What came of making a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It is there.
+    Done,
+    /// There is another already.
+    Taken,
+    /// There is no room.
+    Full,
+}
+
+/// Makes one row; never over another. While one version takes over from another, the flow begins in both tables: its
+/// other direction may be the neighbour's.
+#[inline(always)]
+pub fn make(key: &FlowKey, direction: &Direction) -> Made {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else {
+        return Made::Full;
+    };
+    // SAFETY: a place within the scratch.
+    let scratch = unsafe { &raw mut (*scratch).row };
+    if READ_THROUGH.load() != 0 {
+        let row: *mut NeighbourFlow = scratch.cast();
+        // SAFETY: the scratch is this CPU's own, programs of one CPU do not interleave here, and it has the room.
+        let row = unsafe {
+            (*row).direction = *direction;
+            (*row).added = [0; 6];
+            &*row
+        };
+        match insert(&NEIGHBOUR_FLOWS, key, row) {
+            Made::Done => {}
+            other => return other,
         }
-        protocol::ICMP | protocol::ICMPV6 => {
-            let [kind, _, _, _, a, b] = skb.load::<[u8; 6]>(packet.transport).ok_or(Outcome::Malformed)?;
-            let echo = if packet.v4 { ECHO_V4 } else { ECHO_V6 };
-            let id = u16::from_ne_bytes([a, b]);
-            Ok((kind == echo[0] || kind == echo[1]).then_some((id, id)))
+    }
+    let row: *mut FlowState = scratch.cast();
+    // SAFETY: as above.
+    let row = unsafe {
+        (*row).direction = *direction;
+        (*row).timer = bpf_timer::default();
+        #[cfg(feature = "abi-next")]
+        {
+            (*row).began = now();
         }
-        _ => Ok(Some((0, 0))),
+        &*row
+    };
+    let made = insert(&FLOWS, key, row);
+    if READ_THROUGH.load() != 0 && made != Made::Done {
+        let _ = NEIGHBOUR_FLOWS.remove(key);
+    }
+    made
+}
+
+#[inline(always)]
+fn insert<V>(table: &FlowTable<V>, key: &FlowKey, row: &V) -> Made {
+    match table.insert(key, row, u64::from(BPF_NOEXIST)) {
+        Ok(()) => Made::Done,
+        Err(EEXIST) => Made::Taken,
+        Err(_) => Made::Full,
+    }
+}
+
+/// Begins a flow whose packets stay as they are. Out of line: once in a flow.
+///
+/// # Errors
+/// `FlowTableFull`: only flows that are there go on.
+#[inline(always)]
+pub fn begin_untranslated(tracking: &mut Tracking) -> Result<(), Outcome> {
+    tracking.shared();
+    if flow_begin() == 0 {
+        Ok(())
+    } else {
+        Err(Outcome::FlowTableFull)
+    }
+}
+
+/// Public by name, as `flow_turn`. Returns 0, or that there is no room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flow_begin() -> i32 {
+    let Some(Tracking { key, .. }) = Tracking::current() else {
+        return 0;
+    };
+    let key: &FlowKey = key;
+    let original = Direction {
+        last_seen: now(),
+        original: 1,
+        ..Direction::default()
+    };
+    let answering = Direction::default();
+    // Another CPU may have begun the same flow, or its answer: then that one stands.
+    let answers = key.reversed();
+    match make(&answers, &answering) {
+        Made::Full => return 1,
+        Made::Taken => return 0,
+        Made::Done => {}
+    }
+    match make(key, &original) {
+        Made::Done => {
+            expiry::arm(key);
+            0
+        }
+        Made::Taken => 0,
+        Made::Full => {
+            end(key, &answers);
+            1
+        }
     }
 }

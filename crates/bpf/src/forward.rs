@@ -6,16 +6,19 @@ use aya_ebpf::{
 };
 use tombolo_abi::{Addr, Outcome, Route, RouteKind, Way};
 
-use crate::{mtu, overlay, parse::Packet, skb::Skb, ttl, verdict::Verdict};
+use crate::{mtu, overlay, parse::Packet, skb::Skb, translate::Translation, ttl, verdict::Verdict};
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
-/// Forwards a packet to another node, or a pod there: counts the hop, minds the MTU, sends.
+/// Forwards a packet to another node, or a pod there, as what it becomes: counts the hop, minds the MTU, sends.
 #[inline(always)]
-pub fn forward(skb: Skb, packet: &Packet, route: &Route) -> Result<Verdict, Verdict> {
+pub fn forward(skb: Skb, packet: &Packet, to: &Translation, route: &Route) -> Result<Verdict, Verdict> {
     ttl::check(skb, packet)?;
-    mtu::check(skb, packet, route.mtu, route.kind == RouteKind::Pods as u8)?;
+    // With this node's own source, the stack would take it for forged.
+    let stack_has_way = route.kind == RouteKind::Pods as u8 && !to.is_of_node();
+    mtu::check(skb, packet, to, route.mtu, stack_has_way)?;
+    to.apply(skb, packet)?;
     ttl::decrement(skb, packet)?;
     send(skb, packet.v4, route)
 }

@@ -9,11 +9,12 @@ mod to_uplink;
 
 use tombolo_abi::Outcome;
 
-use crate::{skb::Skb, verdict::Verdict};
+use crate::{parse::Packet, skb::Skb, translate::Translation, verdict::Verdict};
 
-/// Hands a packet to the node's stack.
+/// Hands a packet to the node's stack, as what it becomes.
 #[inline(always)]
-fn to_stack(skb: Skb) -> Verdict {
+fn to_stack(skb: Skb, packet: &Packet, to: &Translation) -> Result<Verdict, Verdict> {
+    to.apply(skb, packet)?;
     skb.clear_resolved();
-    Verdict::pass(Outcome::ToStack)
+    Ok(Verdict::pass(Outcome::ToStack))
 }

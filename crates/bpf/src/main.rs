@@ -12,10 +12,15 @@
 // On the host nothing calls the programs.
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code))]
 
+mod answer;
 mod counters;
 mod deliver;
+mod expiry;
+mod fib;
 mod flows;
 mod forward;
+mod fragments;
+mod frontends;
 mod hooks;
 mod icmp;
 mod maps;
@@ -23,9 +28,15 @@ mod mtu;
 mod overlay;
 mod parse;
 mod policy;
+mod refuse;
 mod resolve;
+mod services;
 mod skb;
+mod source_ports;
 mod spoof;
+mod tracking;
+mod translate;
+mod transport;
 mod ttl;
 mod tunnel;
 mod verdict;

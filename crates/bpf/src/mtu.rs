@@ -7,6 +7,7 @@ use crate::{
     parse::{Packet, protocol},
     resolve,
     skb::{ETH_LEN, Skb},
+    translate::Translation,
     verdict::Verdict,
 };
 
@@ -24,13 +25,20 @@ const TCP_DATA_OFFSET: u32 = 12;
 /// # Errors
 /// `TooBig`, answered with fragmentation needed or packet too big; `ToStack`.
 #[inline(always)]
-pub fn check(skb: Skb, packet: &Packet, mtu: u16, stack_has_way: bool) -> Result<(), Verdict> {
+pub fn check(
+    skb: Skb,
+    packet: &Packet,
+    to: &Translation,
+    mtu: u16,
+    stack_has_way: bool,
+) -> Result<(), Verdict> {
     let stack_cuts = stack_has_way && !packet.dont_fragment;
     let fits = packet.size <= u32::from(mtu) || segment(skb, packet) <= u32::from(mtu);
     if fits && !(stack_cuts && has_larger_siblings(packet, mtu)) {
         return Ok(());
     }
     if stack_cuts {
+        to.apply(skb, packet)?;
         skb.clear_resolved();
         return Err(Verdict::pass(Outcome::ToStack));
     }
@@ -43,7 +51,7 @@ pub fn check(skb: Skb, packet: &Packet, mtu: u16, stack_has_way: bool) -> Result
 /// wait for this one for ever.
 #[inline(always)]
 fn has_larger_siblings(packet: &Packet, mtu: u16) -> bool {
-    packet.fragment_v4 && resolve::endpoint(&packet.source).is_some_and(|sender| sender.mtu > mtu)
+    packet.fragment && resolve::endpoint(&packet.source).is_some_and(|sender| sender.mtu > mtu)
 }
 
 /// The largest packet on the wire that this one becomes, in bytes.

@@ -20,6 +20,8 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
 
     /// IPv6 extension headers that are walked (RFC 8200, section 4; RFC 4302; RFC 6275; RFC 7401; RFC 5533).
     pub mod extension {
@@ -111,6 +113,8 @@ pub struct Packet {
     pub size: u32,
     /// Offset of the transport header, from the Ethernet header on.
     pub transport: u32,
+    /// What a fragment shares with the others of its packet, as it lies on the wire; 0 in what is none.
+    pub fragment_id: u32,
     /// The transport protocol.
     pub protocol: u8,
     /// Time to live, or hop limit.
@@ -119,15 +123,15 @@ pub struct Packet {
     pub v4: bool,
     /// IPv4 with "don't fragment", or IPv6, whose routers never do.
     pub dont_fragment: bool,
-    /// A part of an IPv4 packet that was cut.
-    pub fragment_v4: bool,
+    /// A part of a packet that was cut.
+    pub fragment: bool,
     /// A fragment past the first: it has no transport header.
     pub later_fragment: bool,
     /// Zero.
     pub pad: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Packet>() == 48);
+const _: () = assert!(size_of::<Packet>() == 52);
 
 impl Packet {
     /// Reads the headers.
@@ -163,16 +167,18 @@ fn parse_v4(skb: Skb) -> Result<Packet, Outcome> {
     {
         return Err(Outcome::Malformed);
     }
+    let fragment = ip.fragment & (MORE_FRAGMENTS | OFFSET_V4) != 0;
     Ok(Packet {
         source: Addr::from_v4_word(word(ip.source[0], ip.source[1])),
         destination: Addr::from_v4_word(word(ip.destination[0], ip.destination[1])),
         size,
         transport: ETH_LEN as u32 + header_len,
+        fragment_id: if fragment { u32::from(ip.id) } else { 0 },
         protocol: ip.protocol,
         ttl: ip.ttl,
         v4: true,
         dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
-        fragment_v4: ip.fragment & (MORE_FRAGMENTS | OFFSET_V4) != 0,
+        fragment,
         later_fragment: ip.fragment & OFFSET_V4 != 0,
         pad: [0; 2],
     })
@@ -193,11 +199,12 @@ fn parse_v6(skb: Skb) -> Result<Packet, Outcome> {
         destination: addr(&ip.destination),
         size,
         transport: (ETH_LEN + size_of::<Ipv6Header>()) as u32,
+        fragment_id: 0,
         protocol: ip.next_header,
         ttl: ip.hop_limit,
         v4: false,
         dont_fragment: true,
-        fragment_v4: false,
+        fragment: false,
         later_fragment: false,
         pad: [0; 2],
     };
@@ -239,6 +246,10 @@ fn walk_extensions(skb: Skb, packet: &mut Packet) -> Option<()> {
     for _ in 0..MAX_EXTENSIONS {
         let [next, len, hi, lo] = skb.load::<[u8; 4]>(packet.transport)?;
         let is_fragment = packet.protocol == protocol::extension::FRAGMENT;
+        if is_fragment {
+            packet.fragment = true;
+            packet.fragment_id = skb.load(packet.transport + 4)?;
+        }
         packet.transport += match packet.protocol {
             protocol::extension::FRAGMENT => 8,
             protocol::extension::AUTHENTICATION => (u32::from(len) + 2) * 4,

@@ -27,6 +27,8 @@ pub enum Place {
     OwnBlock,
     /// This node itself.
     OwnNode,
+    /// An address of Services.
+    Services,
     /// Another node, or a pod there.
     Remote(&'static Route),
     /// Outside of the cluster.
@@ -43,8 +45,27 @@ pub fn resolve(address: &Addr) -> Place {
         None => Place::Outside,
         Some(route) if route.way != Way::Local as u8 => Place::Remote(route),
         Some(route) if route.kind == RouteKind::Pods as u8 => Place::OwnBlock,
+        Some(route) if route.kind == RouteKind::Services as u8 => Place::Services,
         Some(_) => Place::OwnNode,
     }
+}
+
+impl Place {
+    /// Whether a Service may have the address: no pod does.
+    #[inline(always)]
+    pub fn may_be_a_service(&self) -> bool {
+        match self {
+            Self::Endpoint(_) | Self::OwnBlock => false,
+            Self::Remote(route) => route.kind != RouteKind::Pods as u8,
+            Self::Services | Self::OwnNode | Self::Outside => true,
+        }
+    }
+}
+
+/// Whether a prefix is this node's.
+#[inline(always)]
+pub const fn is_local(route: &Route) -> bool {
+    route.way == Way::Local as u8
 }
 
 /// The pod of this node that has an address.
@@ -55,8 +76,8 @@ pub fn endpoint(address: &Addr) -> Option<&'static Endpoint> {
     unsafe { ENDPOINTS.get(*address) }
 }
 
-/// The block or node address that covers an address.
-#[inline(always)]
+/// The block or node address that covers an address. Out of line, for the room on the stack.
+#[inline(never)]
 pub fn route(address: &Addr) -> Option<&'static Route> {
     for prefix_len in config()?.prefix_lens {
         if prefix_len == 0 {

@@ -1,7 +1,7 @@
 //! The packet in the kernel's hands: a thin layer over `__sk_buff` and the helpers that take it.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_INVALIDATE_HASH},
+    bindings::{__sk_buff, BPF_F_INVALIDATE_HASH, BPF_F_PSEUDO_HDR},
     helpers,
 };
 
@@ -190,6 +190,28 @@ impl Skb {
         unsafe {
             helpers::bpf_skb_store_bytes(self.0, 0, from.cast(), len, u64::from(BPF_F_INVALIDATE_HASH)) == 0
         }
+    }
+
+    /// Overwrites what lies at any offset. `false`: the packet is shorter.
+    #[inline(always)]
+    pub fn store_at<T: Copy>(self, offset: u32, value: &T) -> bool {
+        let from = core::ptr::from_ref(value).cast();
+        // SAFETY: a helper call on a valid context, with a value of the length that is told.
+        unsafe { helpers::bpf_skb_store_bytes(self.0, offset, from, size_of::<T>() as u32, 0) == 0 }
+    }
+
+    /// Corrects a transport checksum whose pseudo-header has changed by `difference`, wherever the packet is on its
+    /// way to being summed up. `false`: the packet is shorter.
+    #[inline(always)]
+    pub fn update_pseudo_header_checksum(self, offset: u32, difference: u32, flags: u64) -> bool {
+        self.update_transport_checksum(offset, difference, flags | u64::from(BPF_F_PSEUDO_HDR))
+    }
+
+    /// The same, where what it covers of the packet itself has changed.
+    #[inline(always)]
+    pub fn update_transport_checksum(self, offset: u32, difference: u32, flags: u64) -> bool {
+        // SAFETY: a helper call on a valid context. With a size of 0 (in the flags), the difference is what it says.
+        unsafe { helpers::bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference), flags) == 0 }
     }
 
     /// Corrects the sum that the device took over the whole packet, where it did.

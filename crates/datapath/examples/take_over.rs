@@ -20,6 +20,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
         directory,
         attach,
         track_flows: true,
+        ..Options::default()
     })?;
     print(&datapath)
 }
@@ -68,8 +69,8 @@ fn print(datapath: &Datapath) -> Result<(), Box<dyn std::error::Error>> {
             IpAddr::from(key.destination),
             u16::from_be(key.destination_port),
             key.protocol,
-            state.original,
-            state.last_seen
+            state.direction.original,
+            state.direction.last_seen
         );
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
 };
 
-use tombolo_abi::{ABI_VERSION, Hook, map};
+use tombolo_abi::{ABI_VERSION, Hook, Timeouts, map};
 
 use crate::{
     Attach, Error, Packet, Result, Run, Tables,
@@ -29,6 +29,8 @@ pub struct Options {
     pub attach: Attach,
     /// Whether flows are tracked.
     pub track_flows: bool,
+    /// When flows end.
+    pub timeouts: Timeouts,
 }
 
 impl Default for Options {
@@ -37,6 +39,7 @@ impl Default for Options {
             directory: "/sys/fs/bpf/tombolo".into(),
             attach: Attach::Auto,
             track_flows: false,
+            timeouts: Timeouts::DEFAULT,
         }
     }
 }
@@ -52,6 +55,7 @@ pub struct Datapath {
     pins: Pins,
     attach: Attach,
     track_flows: bool,
+    timeouts: Timeouts,
 }
 
 impl Datapath {
@@ -74,6 +78,7 @@ impl Datapath {
         let Staged { maps, filled } = staging::maps(&pins, &object)?;
         let constants = Constants {
             track_flows: options.track_flows,
+            timeouts: options.timeouts,
             neighbour_flows: None,
         };
         let datapath = Self {
@@ -82,6 +87,7 @@ impl Datapath {
             pins,
             attach: options.attach,
             track_flows: options.track_flows,
+            timeouts: options.timeouts,
         };
         if filled || datapath.pins.attached()?.is_empty() {
             datapath.replace_programs()?;
@@ -121,18 +127,16 @@ impl Datapath {
         if let Some(theirs) = theirs
             && !takeover::is_same(&theirs, ours)?
         {
-            if self.track_flows {
-                let object = Embedded::parse()?;
-                let maps = staging::open(&self.pins.maps(), &object)?;
-                let constants = Constants {
-                    track_flows: true,
-                    neighbour_flows: Some(&theirs),
-                };
-                self.put(&object.programs(&maps, constants)?)?;
-            } else {
-                self.put(&self.programs)?;
-            }
+            let constants = Constants {
+                track_flows: self.track_flows,
+                timeouts: self.timeouts,
+                neighbour_flows: Some(&theirs),
+            };
+            let object = Embedded::parse()?;
+            let maps = staging::open(&self.pins.maps(), &object)?;
+            self.put(&object.programs(&maps, constants)?)?;
             let flows = takeover::copy_flows(version, &theirs, ours)?;
+            self.arm_flows()?;
             tracing::info!(from = version, to = ABI_VERSION, flows, "carried the flows over");
         }
         self.put(&self.programs)?;
@@ -143,6 +147,28 @@ impl Datapath {
             "took over from another ABI version"
         );
         Ok(())
+    }
+
+    /// Starts the timers of flows that have none.
+    fn arm_flows(&self) -> Result<()> {
+        /// The least that a test run takes.
+        const FRAME: [u8; 64] = [0; 64];
+        let object = Embedded::parse()?;
+        let maps = staging::open(&self.pins.maps(), &object)?;
+        let constants = Constants {
+            timeouts: self.timeouts,
+            ..Constants::default()
+        };
+        let packet = Packet {
+            frame: &FRAME,
+            ..Packet::default()
+        };
+        bpf::program::test_run(&object.arming(&maps, constants)?, &packet)
+            .map(drop)
+            .map_err(|source| Error::Run {
+                hook: "arm_flows",
+                source,
+            })
     }
 
     /// Puts programs wherever one is attached; returns the first error when all is done that can be.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya_obj::{Map, Object, btf::BtfFeatures};
-use tombolo_abi::{Hook, map};
+use tombolo_abi::{Hook, Timeouts, map};
 
 use crate::{
     Error, Result,
@@ -46,6 +46,8 @@ pub struct Embedded {
 pub struct Constants<'a> {
     /// Whether flows are tracked.
     pub track_flows: bool,
+    /// When flows end.
+    pub timeouts: Timeouts,
     /// The flows of another ABI version that go on meanwhile.
     pub neighbour_flows: Option<&'a OwnedFd>,
 }
@@ -70,18 +72,36 @@ impl Embedded {
 
     /// Loads the programs with these maps, and with maps of their own where they share none.
     pub fn programs(mut self, shared: &Maps, constants: Constants<'_>) -> Result<Programs> {
+        // The programs hold on to those maps that are theirs alone.
+        let _own = self.link(shared, constants)?;
+        Hook::ALL
+            .iter()
+            .map(|hook| Ok((*hook, load_program(&self.object, &self.btf, hook.word())?)))
+            .collect()
+    }
+
+    /// Loads the program that starts the timers of flows which were not begun by programs. It is no hook's.
+    pub fn arming(mut self, shared: &Maps, constants: Constants<'_>) -> Result<OwnedFd> {
+        let _own = self.link(shared, constants)?;
+        load_program(&self.object, &self.btf, "arm_flows")
+    }
+
+    /// Resolves all references of programs; gives the maps that are theirs alone.
+    fn link(&mut self, shared: &Maps, constants: Constants<'_>) -> Result<Vec<OwnedFd>> {
         let word = |on: bool| u32::from(on).to_ne_bytes();
         let track_flows = word(constants.track_flows);
         let read_through = word(constants.neighbour_flows.is_some());
-        let patches = [("TRACK_FLOWS", &track_flows), ("READ_THROUGH", &read_through)];
+        let timeouts = bpf::map::bytes(&constants.timeouts);
+        let patches: [(&str, &[u8]); 3] = [
+            ("TRACK_FLOWS", &track_flows),
+            ("READ_THROUGH", &read_through),
+            ("TIMEOUTS", timeouts),
+        ];
         self.object
-            .patch_map_data(HashMap::from(
-                patches.map(|(name, bytes)| (name, (&bytes[..], true))),
-            ))
+            .patch_map_data(HashMap::from(patches.map(|(name, bytes)| (name, (bytes, true)))))
             .map_err(broken)?;
 
         let definitions = self.object.maps.clone();
-        // The programs hold on to those maps that are theirs alone.
         let mut own = Vec::new();
         let mut maps: Vec<(&str, RawFd, &Map)> = Vec::new();
         for (name, definition) in &definitions {
@@ -111,10 +131,7 @@ impl Embedded {
             .relocate_maps(maps.into_iter(), &text)
             .map_err(broken)?;
         self.object.relocate_calls(&text).map_err(broken)?;
-        Hook::ALL
-            .iter()
-            .map(|hook| Ok((*hook, load_program(&self.object, &self.btf, *hook)?)))
-            .collect()
+        Ok(own)
     }
 
     fn definition(&self, name: &'static str) -> Result<&Map> {
@@ -171,9 +188,9 @@ fn load_btf(object: &mut Object) -> Result<OwnedFd> {
     })
 }
 
-fn load_program(object: &Object, btf: &OwnedFd, hook: Hook) -> Result<OwnedFd> {
-    let missing = || Error::Object(format!("no program {}", hook.word()));
-    let definition = object.programs.get(hook.word()).ok_or_else(missing)?;
+fn load_program(object: &Object, btf: &OwnedFd, name: &'static str) -> Result<OwnedFd> {
+    let missing = || Error::Object(format!("no program {}", name));
+    let definition = object.programs.get(name).ok_or_else(missing)?;
     let function = object
         .functions
         .get(&definition.function_key())
@@ -183,7 +200,7 @@ fn load_program(object: &Object, btf: &OwnedFd, hook: Hook) -> Result<OwnedFd> {
         function.line_info.line_info_bytes(),
     );
     let code = Code {
-        name: hook.word(),
+        name,
         instructions: &function.instructions,
         license: &definition.license,
         types: Some((
@@ -204,7 +221,7 @@ fn load_program(object: &Object, btf: &OwnedFd, hook: Hook) -> Result<OwnedFd> {
         let lines: Vec<&str> = log.lines().collect();
         let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
         Error::ProgramLoad {
-            program: hook.word(),
+            program: name,
             source,
             log,
         }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, marker::PhantomData, os::fd::OwnedFd};
 
-use tombolo_abi::{Addr, Config, Counter, Endpoint, FlowKey, FlowState, MacKey, Route, RouteKey};
+use tombolo_abi::{
+    Addr, Affinity, AffinityKey, Backend, Config, Counter, Endpoint, FlowKey, FlowState, Frontend,
+    FrontendKey, MacKey, Route, RouteKey, SlabRow, SourceRangeKey, Timeouts,
+};
 
 use crate::{
     Error, Result,
@@ -23,7 +26,24 @@ macro_rules! plain {
 }
 
 plain!(
-    u32, Addr, Config, Counter, Endpoint, FlowKey, FlowState, MacKey, Route, RouteKey
+    u32,
+    Addr,
+    Affinity,
+    AffinityKey,
+    Backend,
+    Config,
+    Counter,
+    Endpoint,
+    FlowKey,
+    FlowState,
+    Frontend,
+    FrontendKey,
+    MacKey,
+    Route,
+    RouteKey,
+    SlabRow,
+    SourceRangeKey,
+    Timeouts
 );
 
 /// What [`Table::reconcile`] did.
@@ -83,6 +103,20 @@ impl<K: Plain + Ord, V: Plain + PartialEq> Table<K, V> {
     /// [`Error::TableFull`]: it is not there, and there is no room.
     pub fn insert(&self, key: &K, value: &V) -> Result<()> {
         map::update(&self.map, key, value).map_err(self.failed("write"))
+    }
+
+    /// Writes entries, all in one request.
+    ///
+    /// # Errors
+    /// As [`Table::insert`]; those before the one that was refused are written.
+    pub fn insert_all(&self, entries: &[(K, V)]) -> Result<()> {
+        let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
+        batch::write(&self.map, &keys, &values).map_err(self.failed("write"))
+    }
+
+    /// Removes entries, all in one request; those that are gone do not matter.
+    pub fn remove_all(&self, keys: &[K]) -> Result<()> {
+        batch::delete(&self.map, keys).map_err(self.failed("remove from"))
     }
 
     /// Removes an entry; `false`: there was none.

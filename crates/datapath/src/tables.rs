@@ -3,11 +3,11 @@
 use std::{os::fd::OwnedFd, path::Path};
 
 use tombolo_abi::{
-    Addr, Config, Counter, Endpoint, FlowKey, FlowState, Hook, MacKey, Outcome, Route, RouteKey, capacity,
-    map,
+    Addr, Affinity, AffinityKey, Backend, Config, Counter, Endpoint, FlowKey, FlowState, Frontend,
+    FrontendKey, Hook, MacKey, Outcome, Route, RouteKey, SlabRow, SourceRangeKey, capacity, map,
 };
 
-use crate::{Error, Result, Table, bpf, counters, object::Maps, pins::Pins};
+use crate::{Error, Result, Rows, Table, bpf, counters, object::Maps, pins::Pins};
 
 /// The maps of a node.
 #[derive(Debug)]
@@ -16,6 +16,11 @@ pub struct Tables {
     routes: Table<RouteKey, Route>,
     uplink_macs: Table<MacKey, u32>,
     flows: Table<FlowKey, FlowState>,
+    frontends: Table<FrontendKey, Frontend>,
+    slabs: Rows<SlabRow>,
+    backends: Rows<Backend>,
+    affinity: Table<AffinityKey, Affinity>,
+    source_ranges: Table<SourceRangeKey, u32>,
     config: OwnedFd,
     counters: OwnedFd,
 }
@@ -34,11 +39,22 @@ impl Tables {
         ) -> Table<K, V> {
             Table::new(name, capacity, fd)
         }
+        fn rows<V: crate::Plain + PartialEq>(
+            (name, fd): (&'static str, OwnedFd),
+            capacity: usize,
+        ) -> Rows<V> {
+            Rows::new(name, capacity, fd)
+        }
         Ok(Self {
             endpoints: table(take(map::ENDPOINTS)?, capacity::ENDPOINTS),
             routes: table(take(map::ROUTES)?, capacity::ROUTES),
             uplink_macs: table(take(map::UPLINK_MACS)?, capacity::UPLINK_MACS),
             flows: table(take(map::FLOWS)?, capacity::FLOWS),
+            frontends: table(take(map::FRONTENDS)?, capacity::FRONTENDS),
+            slabs: rows(take(map::SLABS)?, capacity::SLAB_ROWS),
+            backends: rows(take(map::BACKENDS)?, capacity::BACKENDS),
+            affinity: table(take(map::AFFINITY)?, capacity::AFFINITY),
+            source_ranges: table(take(map::SOURCE_RANGES)?, capacity::SOURCE_RANGES),
             config: take(map::CONFIG)?.1,
             counters: take(map::COUNTERS)?.1,
         })
@@ -59,9 +75,34 @@ impl Tables {
         &self.uplink_macs
     }
 
-    /// Tracked flows; empty unless tracking is on.
+    /// Tracked flows: those of Services, and all others where tracking is on.
     pub const fn flows(&self) -> &Table<FlowKey, FlowState> {
         &self.flows
+    }
+
+    /// Where Services are reached.
+    pub const fn frontends(&self) -> &Table<FrontendKey, Frontend> {
+        &self.frontends
+    }
+
+    /// The backends of frontends, by their ids.
+    pub const fn slabs(&self) -> &Rows<SlabRow> {
+        &self.slabs
+    }
+
+    /// Backends, by their ids.
+    pub const fn backends(&self) -> &Rows<Backend> {
+        &self.backends
+    }
+
+    /// Clients that keep their backends; programs write it.
+    pub const fn affinity(&self) -> &Table<AffinityKey, Affinity> {
+        &self.affinity
+    }
+
+    /// Clients that Services let in; the value is 1.
+    pub const fn source_ranges(&self) -> &Table<SourceRangeKey, u32> {
+        &self.source_ranges
     }
 
     /// What the programs know of the node.

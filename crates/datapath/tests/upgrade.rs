@@ -22,7 +22,7 @@ use common::{
     frame::ip,
     node::Node,
 };
-use tombolo_abi::{Addr, FlowKey, FlowState, capacity};
+use tombolo_abi::{Addr, Direction, FlowKey, FlowState, capacity};
 use tombolo_datapath::Attach;
 
 /// A build of one of the versions.
@@ -318,8 +318,11 @@ fn a_full_table_of_flows_is_carried() {
                 ..FlowKey::default()
             };
             let state = FlowState {
-                last_seen: n.into(),
-                original: n % 2,
+                direction: Direction {
+                    last_seen: n.into(),
+                    original: n % 2,
+                    ..Direction::default()
+                },
                 ..FlowState::default()
             };
             (key, state)

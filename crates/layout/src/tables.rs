@@ -75,7 +75,7 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
             } else {
                 0
             },
-            pad: [0; 2],
+            flags: 0,
         },
         routes,
         uplink_macs: macs,

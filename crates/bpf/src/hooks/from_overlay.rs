@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_TUNINFO_IPV6, bpf_tunnel_key},
+    bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, bpf_tunnel_key},
     helpers::bpf_skb_get_tunnel_key,
     macros::classifier,
     programs::TcContext,
@@ -13,10 +13,11 @@ use super::to_stack;
 use crate::{
     counters::counted,
     deliver::{Entry, deliver},
-    flows,
     parse::Packet,
     resolve::{self, Place, resolve},
+    services,
     skb::Skb,
+    tracking::Tracking,
     verdict::Verdict,
 };
 
@@ -28,21 +29,51 @@ pub fn from_overlay(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn stages(skb: Skb) -> Result<Verdict, Verdict> {
-    let sender = sender(skb)?;
+    let sender = node_of(overlay_sender(skb.as_ptr()))?;
     let packet = Packet::parse(skb)?;
     // A node speaks for itself and its pods only.
-    if resolve::route(&packet.source).is_none_or(|route| route.node != sender.node) {
+    if resolve::route(&packet.source).is_none_or(|route| route.node != sender) {
         return Err(Outcome::UnknownNode.into());
     }
-    flows::track(skb, &packet)?;
+    let tracking = Tracking::begin()?;
     // Inner frames carry the addresses of the pod's link, not those of this device.
     skb.set_for_host();
     match resolve(&packet.destination) {
-        Place::Endpoint(endpoint) => deliver(skb, &packet, endpoint, Entry::Forwarded),
-        Place::OwnNode => Ok(to_stack(skb)),
+        Place::Endpoint(endpoint) => {
+            services::goes_on(skb, &packet, tracking)?;
+            deliver(skb, &packet, &tracking.to, endpoint, Entry::Forwarded)
+        }
+        Place::OwnNode => match services::arrived(skb, &packet, tracking, || Ok(()))? {
+            Some(verdict) => Ok(verdict),
+            None => to_stack(skb, &packet, &tracking.to),
+        },
         Place::OwnBlock => Err(Outcome::UnknownEndpoint.into()),
         // Never forwarded: two nodes that each take the other for the owner would play ball.
-        Place::Remote(_) | Place::Outside => Err(Outcome::NotLocal.into()),
+        Place::Remote(_) | Place::Services | Place::Outside => Err(Outcome::NotLocal.into()),
+    }
+}
+
+/// The node, or the reason that there is none, that [`overlay_sender`] returns.
+#[inline(always)]
+fn node_of(returned: i64) -> Result<u32, Outcome> {
+    if returned >= 0 {
+        return Ok(returned as u32);
+    }
+    Err(if returned == -(Outcome::WrongVni as i64) {
+        Outcome::WrongVni
+    } else {
+        Outcome::UnknownNode
+    })
+}
+
+/// The index of the node that encapsulated the packet, or the negative of an outcome's number. Public by name, for the
+/// room on the stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn overlay_sender(context: *mut __sk_buff) -> i64 {
+    match sender(Skb::new(context)) {
+        Ok(route) => i64::from(route.node),
+        Err(reason) => -(reason as i64),
     }
 }
 

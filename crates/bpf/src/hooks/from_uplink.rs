@@ -6,11 +6,13 @@ use tombolo_abi::{Hook, MacKey, Outcome, Route, RouteKind, Way};
 use crate::{
     counters::counted,
     deliver::{Entry, deliver},
-    flows,
     maps::UPLINK_MACS,
     parse::Packet,
     resolve::{self, Place, resolve},
+    services,
     skb::Skb,
+    tracking::Tracking,
+    tunnel,
     verdict::Verdict,
 };
 
@@ -32,19 +34,43 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
         Err(_) => return Ok(Verdict::pass(Outcome::NotOurs)),
     };
     // What most traffic of the node itself is for, and all that is encapsulated.
-    if resolve::is_node_primary(&packet.destination) {
+    let is_primary = resolve::is_node_primary(&packet.destination);
+    if is_primary && (!services::are_on() || tunnel::check(skb, &packet).is_err()) {
         return Ok(Verdict::pass(Outcome::NotOurs));
     }
-    match resolve(&packet.destination) {
+    let place = if is_primary {
+        Place::OwnNode
+    } else {
+        resolve(&packet.destination)
+    };
+    let tracking = Tracking::begin()?;
+    match place {
         Place::Endpoint(endpoint) => {
             check_source(skb, &packet)?;
-            flows::track(skb, &packet)?;
-            deliver(skb, &packet, endpoint, Entry::Forwarded)
+            services::goes_on(skb, &packet, tracking)?;
+            deliver(skb, &packet, &tracking.to, endpoint, Entry::Forwarded)
         }
         Place::OwnBlock => Err(Outcome::UnknownEndpoint.into()),
         // A node is no router for the pods of others.
         Place::Remote(route) if route.kind == RouteKind::Pods as u8 => Err(Outcome::NotLocal.into()),
-        Place::Remote(_) | Place::OwnNode | Place::Outside => Ok(Verdict::pass(Outcome::NotOurs)),
+        Place::Remote(_) | Place::OwnNode | Place::Services | Place::Outside => {
+            match services::arrived(skb, &packet, tracking, || check_pod(skb, &packet))? {
+                Some(verdict) => Ok(verdict),
+                None if matches!(place, Place::Services) => Err(services::unknown(skb, &packet)),
+                None => Ok(Verdict::pass(Outcome::NotOurs)),
+            }
+        }
+    }
+}
+
+/// Holds a pod that sends to a Service to the way that its packets take.
+#[inline(always)]
+fn check_pod(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
+    match resolve::route(&packet.source) {
+        Some(route) if route.kind == RouteKind::Pods as u8 || resolve::is_local(route) => {
+            check_source(skb, packet)
+        }
+        _ => Ok(()),
     }
 }
 

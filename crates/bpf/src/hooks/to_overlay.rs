@@ -10,6 +10,7 @@ use crate::{
     overlay::set_tunnel_key,
     parse::Packet,
     resolve::{Place, resolve},
+    services,
     skb::Skb,
     spoof,
     verdict::Verdict,
@@ -28,6 +29,7 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
         return Ok(Verdict::pass(Outcome::Encapsulated));
     }
     let packet = Packet::parse(skb)?;
+    services::stack_answers(skb, &packet)?;
     match resolve(&packet.destination) {
         Place::Remote(route) if route.way == Way::Overlay as u8 => {
             let mtu = u32::from(route.mtu);

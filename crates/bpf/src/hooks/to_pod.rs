@@ -7,11 +7,11 @@ use tombolo_abi::{Hook, Outcome};
 use crate::{
     counters::counted,
     deliver::{Entry, deliver},
-    flows,
     parse::Packet,
-    resolve,
+    resolve, services,
     skb::Skb,
     spoof,
+    tracking::Tracking,
     verdict::Verdict,
 };
 
@@ -24,10 +24,11 @@ pub fn to_pod(context: TcContext) -> i32 {
 #[inline(always)]
 fn stages(skb: Skb) -> Result<Verdict, Verdict> {
     let packet = Packet::parse(skb)?;
-    flows::track(skb, &packet)?;
+    let tracking = Tracking::begin()?;
+    services::goes_on(skb, &packet, tracking)?;
     match resolve::endpoint(&packet.destination) {
         Some(endpoint) if endpoint.ifindex == skb.ifindex() => {
-            deliver(skb, &packet, endpoint, Entry::FromStack)
+            deliver(skb, &packet, &tracking.to, endpoint, Entry::FromStack)
         }
         _ if spoof::is_routable(&packet.destination) => Err(Outcome::UnknownEndpoint.into()),
         _ => Err(Outcome::NotRoutable.into()),

@@ -9,7 +9,9 @@ use crate::{
     mtu,
     parse::Packet,
     resolve::{self, Place, resolve},
+    services,
     skb::Skb,
+    translate::Translation,
     verdict::Verdict,
 };
 
@@ -28,14 +30,19 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
     let Ok(packet) = Packet::parse(skb) else {
         return Ok(Verdict::pass(Outcome::NotOurs));
     };
+    if services::stack_answers(skb, &packet)? {
+        return Ok(Verdict::pass(Outcome::Routed));
+    }
     match resolve(&packet.destination) {
         // The slow path of a pod to another node: the stack's route there is the underlay's, which
         // need not carry the addresses of pods.
         Place::Remote(route) if route.way == Way::Overlay as u8 && is_of_own_pod(&packet) => {
-            mtu::check(skb, &packet, route.mtu, false)?;
+            mtu::check(skb, &packet, &Translation::NONE, route.mtu, false)?;
             send(skb, packet.v4, route)
         }
         Place::Remote(_) => Ok(Verdict::pass(Outcome::Routed)),
+        // Never forwarded: nobody out there has it.
+        Place::Services => Err(Outcome::NoService.into()),
         // Own addresses do not leave by an uplink; where they do, it is none of ours to judge.
         Place::Endpoint(_) | Place::OwnBlock | Place::OwnNode | Place::Outside => {
             if is_of_own_pod(&packet) {

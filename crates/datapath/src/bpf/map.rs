@@ -214,6 +214,12 @@ pub fn entries<K: Copy + Default, V: Copy + Default>(
     Ok(rows.iter().map(entry).collect())
 }
 
+/// A value as it lies in memory.
+pub fn bytes<T: crate::Plain>(value: &T) -> &[u8] {
+    // SAFETY: plain values have no padding, and live as long as the slice does.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
 /// What the kernel has written.
 fn plain<T: Copy + Default>(bytes: &[u8]) -> T {
     let mut value = T::default();

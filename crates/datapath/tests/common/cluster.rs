@@ -141,7 +141,7 @@ impl Cluster {
                 node_v6: ip(V6.node).into(),
                 prefix_lens: [120, 112, 128, 0, 0, 0, 0, 0],
                 overlay_port: OVERLAY_PORT.to_be(),
-                pad: [0; 2],
+                flags: 0,
             })
             .unwrap();
         let endpoint = |ifindex, mac| Endpoint {

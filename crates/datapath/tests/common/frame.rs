@@ -30,6 +30,8 @@ pub struct Frame {
     pub ecn: u8,
     /// In bytes.
     pub fragment_offset: u16,
+    /// IPv4: there are more.
+    pub more_fragments: bool,
 }
 
 impl Frame {
@@ -48,6 +50,7 @@ impl Frame {
             dont_fragment: false,
             ecn: 0,
             fragment_offset: 0,
+            more_fragments: false,
         }
     }
 
@@ -85,6 +88,88 @@ impl Frame {
             (ICMPV6, v6_type)
         };
         self.protocol(protocol, &[kind, 0, 0, 0, 0, 7, 0, 1])
+    }
+
+    /// A TCP segment without options, summed up.
+    pub fn tcp(source: &str, destination: &str, ports: [u16; 2], flags: u8, data: &[u8]) -> Self {
+        let mut header = vec![0; 20];
+        header[0..2].copy_from_slice(&ports[0].to_be_bytes());
+        header[2..4].copy_from_slice(&ports[1].to_be_bytes());
+        header[4..8].copy_from_slice(&1000_u32.to_be_bytes());
+        header[8..12].copy_from_slice(&2000_u32.to_be_bytes());
+        header[12] = 5 << 4;
+        header[13] = flags;
+        header.extend(data);
+        Self::udp(source, destination).protocol(TCP, &header).resummed()
+    }
+
+    /// A UDP datagram between ports.
+    pub fn datagram(source: &str, destination: &str, ports: [u16; 2]) -> Self {
+        let mut frame = Self::udp(source, destination);
+        frame.payload[0..2].copy_from_slice(&ports[0].to_be_bytes());
+        frame.payload[2..4].copy_from_slice(&ports[1].to_be_bytes());
+        frame.resummed()
+    }
+
+    /// With the checksum of its TCP or UDP header filled in.
+    pub fn resummed(mut self) -> Self {
+        let at = if self.protocol == TCP { 16 } else { 6 };
+        self.payload[at..at + 2].fill(0);
+        let sum = self.transport_sum();
+        self.payload[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        self
+    }
+
+    /// The checksum over pseudo-header and payload: 0 where it is filled in, and right.
+    pub fn transport_sum(&self) -> u16 {
+        let octets = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        let len = (self.payload.len() as u16).to_be_bytes();
+        let pseudo = [
+            octets(self.source),
+            octets(self.destination),
+            vec![0, self.protocol],
+            len.to_vec(),
+        ]
+        .concat();
+        checksum(&[&pseudo, &self.payload])
+    }
+
+    /// Source and destination port.
+    pub fn ports(&self) -> [u16; 2] {
+        [0, 2].map(|at| u16::from_be_bytes([self.payload[at], self.payload[at + 1]]))
+    }
+
+    /// Reads a frame without extension headers, and checks the checksums in it.
+    pub fn read(bytes: &[u8]) -> Self {
+        let mut frame = Self {
+            destination_mac: bytes[0..6].try_into().unwrap(),
+            source_mac: bytes[6..12].try_into().unwrap(),
+            ..Self::udp("10.0.0.1", "10.0.0.2")
+        };
+        let body = &bytes[14..];
+        if bytes[12..14] == [8, 0] {
+            assert_eq!(checksum(&[&body[..20]]), 0, "header checksum");
+            let total = usize::from(u16::from_be_bytes([body[2], body[3]]));
+            assert_eq!(total, body.len());
+            let [source, destination]: [[u8; 4]; 2] = [12, 16].map(|at| body[at..at + 4].try_into().unwrap());
+            (frame.source, frame.destination) = (source.into(), destination.into());
+            (frame.ttl, frame.protocol) = (body[8], body[9]);
+            frame.payload = body[20..].to_vec();
+        } else {
+            let [source, destination]: [[u8; 16]; 2] =
+                [8, 24].map(|at| body[at..at + 16].try_into().unwrap());
+            (frame.source, frame.destination) = (source.into(), destination.into());
+            (frame.protocol, frame.ttl) = (body[6], body[7]);
+            frame.payload = body[40..].to_vec();
+        }
+        let fragment = frame.source.is_ipv4() && u16::from_be_bytes([body[6], body[7]]) & 0x3fff != 0;
+        if !fragment && [TCP, UDP].contains(&frame.protocol) && frame.payload.get(6..8) != Some(&[0, 0]) {
+            assert_eq!(frame.transport_sum(), 0, "transport checksum: {frame:?}");
+        }
+        frame
     }
 
     /// An IPv6 extension header of eight bytes before what is there.
@@ -139,7 +224,8 @@ impl Frame {
                 bytes.extend([8, 0, 0x45, self.ecn]);
                 bytes.extend((20 + self.payload.len() as u16).to_be_bytes());
                 let flags = if self.dont_fragment { 0x4000 } else { 0 };
-                let fragment = flags | (self.fragment_offset / 8);
+                let more = if self.more_fragments { 0x2000 } else { 0 };
+                let fragment = flags | more | (self.fragment_offset / 8);
                 bytes.extend([0, 1]);
                 bytes.extend(u16::to_be_bytes(fragment));
                 bytes.extend([self.ttl, self.protocol, 0, 0]);

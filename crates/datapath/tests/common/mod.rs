@@ -9,3 +9,4 @@ pub mod cluster;
 pub mod cut_short;
 pub mod frame;
 pub mod node;
+pub mod service;
