@@ -20,6 +20,7 @@ use crate::caller::Caller;
 use crate::control::Outcome;
 use crate::endpoints::Endpoints;
 use crate::metrics::Metrics;
+use crate::services::Services;
 use crate::views;
 
 /// The longest request taken, in bytes: a GC lists all of a node's attachments, and its plugin reads no more.
@@ -29,6 +30,7 @@ const REQUEST_MAX: usize = CONFIG_MAX;
 pub struct Server {
     pub node: String,
     pub endpoints: Arc<Endpoints>,
+    pub services: Arc<Services>,
     pub outcome: watch::Receiver<Outcome>,
     pub metrics: Arc<Metrics>,
 }
@@ -187,7 +189,9 @@ async fn drops(State(server): State<Arc<Server>>) -> Response {
 async fn status(State(server): State<Arc<Server>>) -> Response {
     blocking(move || {
         let outcome = server.outcome.borrow().clone();
-        views::status(&server.node, &server.endpoints, &outcome)
+        let mut status = views::status(&server.node, &server.endpoints, &outcome)?;
+        status.messages.extend(server.services.problems());
+        Ok::<_, crate::Error>(status)
     })
     .await
 }

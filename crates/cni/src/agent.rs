@@ -276,7 +276,7 @@ pub struct Allocation {
 pub struct Route {
     /// The destination.
     pub destination: IpNet,
-    /// What lies there: `pods` or `node`.
+    /// What lies there: `pods`, `node` or `services`.
     pub kind: String,
     /// How packets get there: `local`, `direct` or `overlay`.
     pub way: String,

@@ -38,6 +38,11 @@ pub struct NetworkSpec {
     #[serde(default, rename = "serviceCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub service_cidrs: Vec<IpNet>,
+    /// A node takes node ports of Services on those of its addresses that lie within one of these. Left out: on its
+    /// primary address of each family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub node_port_addresses: Vec<IpNet>,
     /// Ranges that the operator gives Services of type LoadBalancer an address of each family from, which the network
     /// around the cluster routes to nodes. Disjoint from all other ranges here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -119,6 +119,7 @@ impl Plan {
                     net([10, 96, 0, 0], 16),
                     net([0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0], 112),
                 ),
+                node_port_addresses: Vec::new(),
                 load_balancer_pools: Vec::new(),
                 mtu: options.pod_mtu,
                 overlay_port: 4789,
