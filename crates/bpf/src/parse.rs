@@ -113,7 +113,7 @@ pub struct Packet {
     pub size: u32,
     /// Offset of the transport header, from the Ethernet header on.
     pub transport: u32,
-    /// What a fragment shares with the others of its packet, as it lies on the wire; 0 in what is none.
+    /// What a fragment shares with the others of its packet, as it lies on the wire.
     pub fragment_id: u32,
     /// The transport protocol.
     pub protocol: u8,
@@ -121,19 +121,36 @@ pub struct Packet {
     pub ttl: u8,
     /// IPv4 on the wire.
     pub v4: bool,
-    /// IPv4 with "don't fragment", or IPv6, whose routers never do.
-    pub dont_fragment: bool,
-    /// A part of a packet that was cut.
-    pub fragment: bool,
-    /// A fragment past the first: it has no transport header.
-    pub later_fragment: bool,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
+    /// The fragment word of IPv4 as it lies on the wire, or what it would say of an IPv6 packet. Flags of their own
+    /// would each be a branch, and double what the verifier follows from there on.
+    pub fragment: u16,
+    /// Zero.
+    pub pad_more: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Packet>() == 52);
 
 impl Packet {
+    /// Whether it is IPv4 with "don't fragment", or IPv6, whose routers never do.
+    #[inline(always)]
+    pub const fn is_never_cut(&self) -> bool {
+        self.fragment & DONT_FRAGMENT != 0
+    }
+
+    /// Whether it is a part of a packet that was cut.
+    #[inline(always)]
+    pub const fn is_fragment(&self) -> bool {
+        self.fragment & (MORE_FRAGMENTS | OFFSET_V4) != 0
+    }
+
+    /// Whether it is a fragment past the first: it has no transport header.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.fragment & OFFSET_V4 != 0
+    }
+
     /// Reads the headers.
     ///
     /// # Errors
@@ -167,20 +184,18 @@ fn parse_v4(skb: Skb) -> Result<Packet, Outcome> {
     {
         return Err(Outcome::Malformed);
     }
-    let fragment = ip.fragment & (MORE_FRAGMENTS | OFFSET_V4) != 0;
     Ok(Packet {
         source: Addr::from_v4_word(word(ip.source[0], ip.source[1])),
         destination: Addr::from_v4_word(word(ip.destination[0], ip.destination[1])),
         size,
         transport: ETH_LEN as u32 + header_len,
-        fragment_id: if fragment { u32::from(ip.id) } else { 0 },
+        fragment_id: u32::from(ip.id),
         protocol: ip.protocol,
         ttl: ip.ttl,
         v4: true,
-        dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
-        fragment,
-        later_fragment: ip.fragment & OFFSET_V4 != 0,
-        pad: [0; 2],
+        pad: 0,
+        fragment: ip.fragment,
+        pad_more: [0; 2],
     })
 }
 
@@ -203,10 +218,9 @@ fn parse_v6(skb: Skb) -> Result<Packet, Outcome> {
         protocol: ip.next_header,
         ttl: ip.hop_limit,
         v4: false,
-        dont_fragment: true,
-        fragment: false,
-        later_fragment: false,
-        pad: [0; 2],
+        pad: 0,
+        fragment: DONT_FRAGMENT,
+        pad_more: [0; 2],
     };
     if packet.source.is_v4() || packet.destination.is_v4() {
         return Err(Outcome::MappedAddress);
@@ -247,7 +261,8 @@ fn walk_extensions(skb: Skb, packet: &mut Packet) -> Option<()> {
         let [next, len, hi, lo] = skb.load::<[u8; 4]>(packet.transport)?;
         let is_fragment = packet.protocol == protocol::extension::FRAGMENT;
         if is_fragment {
-            packet.fragment = true;
+            // Also one that is the whole packet (RFC 6946).
+            packet.fragment |= MORE_FRAGMENTS;
             packet.fragment_id = skb.load(packet.transport + 4)?;
         }
         packet.transport += match packet.protocol {
@@ -257,7 +272,7 @@ fn walk_extensions(skb: Skb, packet: &mut Packet) -> Option<()> {
         };
         packet.protocol = next;
         if is_fragment && u16::from_ne_bytes([hi, lo]) & OFFSET_V6 != 0 {
-            packet.later_fragment = true;
+            packet.fragment |= OFFSET_V4;
             return Some(());
         }
         if !is_extension(next) {

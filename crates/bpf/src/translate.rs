@@ -143,7 +143,7 @@ fn rewrite(skb: Skb, packet: &Packet, to: &Translation) -> Option<()> {
     // The checksums of TCP and UDP cover addresses and ports (a sum of zero says that there is none, in UDP); the one
     // of SCTP covers the ports, which are the same.
     let sum = match packet.protocol {
-        _ if packet.later_fragment => None,
+        _ if packet.is_later_fragment() => None,
         protocol::TCP => Some((TCP_CHECKSUM, 0)),
         protocol::UDP => Some((UDP_CHECKSUM, u64::from(BPF_F_MARK_MANGLED_0))),
         _ => None,

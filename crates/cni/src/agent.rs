@@ -333,4 +333,8 @@ pub struct Status {
     pub blocks: Vec<IpNet>,
     /// The MTU that pods get, in bytes of the IP packet.
     pub pod_mtu: u32,
+    /// Whether the runtime's configuration chains a plugin that limits the bandwidth of pods that are annotated
+    /// for it; none where the agent does not know that configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shapes: Option<bool>,
 }

@@ -78,6 +78,11 @@ pub async fn status(args: &StatusArgs) -> Result<ExitCode, Error> {
         print(format_args!("blocks:    {}", blocks.join(", ")))?;
         print(format_args!("endpoints: {}", status.endpoints))?;
         print(format_args!("pod MTU:   {}", status.pod_mtu))?;
+        match status.shapes {
+            Some(true) => print("bandwidth: annotated pods are shaped by the plugin chained after ours")?,
+            Some(false) => print("bandwidth: annotated pods run unshaped; see docs/chaining.md")?,
+            None => {}
+        }
         print(format_args!("agent:     {}", status.version))?;
     }
     Ok(if status.ready {
