@@ -101,6 +101,34 @@ pub struct Ipv6Header {
     pub destination: [u16; 8],
 }
 
+impl Ipv4Header {
+    /// The source address.
+    #[inline(always)]
+    pub const fn source(&self) -> Addr {
+        Addr::from_v4_word(word(self.source[0], self.source[1]))
+    }
+
+    /// The destination address.
+    #[inline(always)]
+    pub const fn destination(&self) -> Addr {
+        Addr::from_v4_word(word(self.destination[0], self.destination[1]))
+    }
+}
+
+impl Ipv6Header {
+    /// The source address.
+    #[inline(always)]
+    pub const fn source(&self) -> Addr {
+        addr(&self.source)
+    }
+
+    /// The destination address.
+    #[inline(always)]
+    pub const fn destination(&self) -> Addr {
+        addr(&self.destination)
+    }
+}
+
 /// What the headers say. No padding: before Linux 6.3 a function may not be handed any.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -151,6 +179,12 @@ impl Packet {
         self.fragment & OFFSET_V4 != 0
     }
 
+    /// Moves `transport` and `protocol` past IPv6 extension headers. `None`: they are malformed.
+    #[inline(always)]
+    pub fn skip_extensions(&mut self, skb: Skb) -> Option<()> {
+        (!is_extension(self.protocol) || ipv6_extensions(skb.as_ptr(), self) != 0).then_some(())
+    }
+
     /// Reads the headers.
     ///
     /// # Errors
@@ -185,8 +219,8 @@ fn parse_v4(skb: Skb) -> Result<Packet, Outcome> {
         return Err(Outcome::Malformed);
     }
     Ok(Packet {
-        source: Addr::from_v4_word(word(ip.source[0], ip.source[1])),
-        destination: Addr::from_v4_word(word(ip.destination[0], ip.destination[1])),
+        source: ip.source(),
+        destination: ip.destination(),
         size,
         transport: ETH_LEN as u32 + header_len,
         fragment_id: u32::from(ip.id),
@@ -210,8 +244,8 @@ fn parse_v6(skb: Skb) -> Result<Packet, Outcome> {
         return Err(Outcome::Malformed);
     }
     let mut packet = Packet {
-        source: addr(&ip.source),
-        destination: addr(&ip.destination),
+        source: ip.source(),
+        destination: ip.destination(),
         size,
         transport: (ETH_LEN + size_of::<Ipv6Header>()) as u32,
         fragment_id: 0,
@@ -225,7 +259,7 @@ fn parse_v6(skb: Skb) -> Result<Packet, Outcome> {
     if packet.source.is_v4() || packet.destination.is_v4() {
         return Err(Outcome::MappedAddress);
     }
-    if is_extension(packet.protocol) && ipv6_extensions(skb.as_ptr(), &raw mut packet) == 0 {
+    if packet.skip_extensions(skb).is_none() {
         return Err(Outcome::Malformed);
     }
     Ok(packet)

@@ -117,6 +117,12 @@ pub fn goes_on(skb: Skb, packet: &Packet, tracking: &mut Tracking) -> Result<(),
     Ok(())
 }
 
+/// Whether a packet is an ICMP error about one of a flow that is there; what becomes of it is then known.
+#[inline(always)]
+pub fn is_about_a_flow(skb: Skb, packet: &Packet, tracking: &mut Tracking) -> bool {
+    are_on() && tracking.find(skb, packet).is_ok() && tracking.to.is_quoting()
+}
+
 /// Gives what the node's stack answers for a Service the address that the client knows; `false`: it does not answer.
 #[inline(always)]
 pub fn stack_answers(skb: Skb, packet: &Packet) -> Result<bool, Verdict> {

@@ -10,6 +10,7 @@ use crate::{
     fragments::FragmentKey,
     maps::{BACKENDS, TRACKING},
     parse::{Packet, protocol},
+    quote::{self, Quote},
     skb::Skb,
     translate::Translation,
     transport::{Transport, tcp},
@@ -29,14 +30,16 @@ pub struct Tracking {
     pub frontend: FrontendKey,
     /// The backend that was chosen for a new flow; 0: none.
     pub backend: u32,
+    /// What the packet quotes, where it is an error about a translated one.
+    pub quote: Quote,
 }
 
 /// What came of looking for a packet's flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// It has none: ICMP other than echo, or a fragment of which no more is known.
+    /// It has none: ICMP other than echo and errors about a translated packet, or a fragment of which no more is known.
     Flowless,
-    /// There is one, and it is known what becomes of the packet.
+    /// There is one, or was of the packet that this one quotes, and it is known what becomes of it.
     Flow,
     /// There is none yet, and this is its key; with TCP's flags.
     Key {
@@ -115,7 +118,12 @@ pub extern "C" fn track(context: *mut __sk_buff, packet: *const Packet) -> i32 {
 #[inline(always)]
 fn look(skb: Skb, packet: &Packet, tracking: &mut Tracking) -> Result<i32, Outcome> {
     let Some(transport) = Transport::read(skb, packet, &mut tracking.fragment)? else {
-        return Ok(FLOWLESS);
+        let Tracking { key, to, quote, .. } = tracking;
+        return Ok(if quote::find(skb, packet, key, to, quote) {
+            FLOW
+        } else {
+            FLOWLESS
+        });
     };
     transport.write_key(packet, &mut tracking.key);
     let key = Ok(KEY | i32::from(transport.flags) << FLAGS_SHIFT);

@@ -46,8 +46,12 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
     let tracking = Tracking::begin()?;
     match place {
         Place::Endpoint(endpoint) => {
-            check_source(skb, &packet)?;
-            services::goes_on(skb, &packet, tracking)?;
+            match check_source(skb, &packet) {
+                Ok(()) => services::goes_on(skb, &packet, tracking)?,
+                // A router on the way to a backend has its say.
+                Err(Outcome::ExternalToPod) if services::is_about_a_flow(skb, &packet, tracking) => {}
+                Err(reason) => return Err(reason.into()),
+            }
             deliver(skb, &packet, &tracking.to, endpoint, Entry::Forwarded)
         }
         Place::OwnBlock => Err(Outcome::UnknownEndpoint.into()),
