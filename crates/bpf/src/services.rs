@@ -58,6 +58,9 @@ pub fn place(skb: Skb, packet: &Packet, client: Client, tracking: &mut Tracking)
     if are_on() && place.may_be_a_service() && begin(skb, packet, tcp_flags, client, tracking)? {
         return Ok(resolve(&tracking.to.ends.destination));
     }
+    if are_on() && tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
+        flows::begin_beside(tracking);
+    }
     if TRACK_FLOWS.load() != 0 && !matches!(place, Place::Services) {
         flows::begin_untranslated(tracking)?;
     }
@@ -217,6 +220,13 @@ pub extern "C" fn service_choose(facts: u32) -> i32 {
 /// `NoService`, `SourceRange`, `UnknownFlow`, `NoBackend`, `BackendElsewhere`.
 #[inline(always)]
 fn choose(tracking: &mut Tracking, facts: u32) -> Result<(), Outcome> {
+    let flags = (facts >> 8) as u8;
+    let begins =
+        tracking.key.protocol != protocol::TCP || flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
+    // Most of what the node itself is sent: its stack knows its connections, and resets those of nobody.
+    if !begins && resolve::node(&tracking.key.destination).is_some_and(resolve::is_local) {
+        return Ok(());
+    }
     let Some(frontend) = frontends::find(&tracking.key, &mut tracking.frontend) else {
         return if frontends::is_address(&tracking.key, &mut tracking.frontend) {
             Err(Outcome::NoService)
@@ -227,8 +237,7 @@ fn choose(tracking: &mut Tracking, facts: u32) -> Result<(), Outcome> {
     if !frontends::lets_in(frontend, &tracking.key.source) {
         return Err(Outcome::SourceRange);
     }
-    let flags = (facts >> 8) as u8;
-    if tracking.key.protocol == protocol::TCP && flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::SYN {
+    if !begins {
         return Err(Outcome::UnknownFlow);
     }
     tracking.backend = frontends::choose(frontend, &tracking.key, is_external(facts))?;

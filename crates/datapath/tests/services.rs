@@ -453,6 +453,11 @@ fn from_outside_to_a_node_port() {
         // The node's other ports are its own.
         let other = packet(TCP, f.outside, f.node, [50_001, NODE_PORT + 1], SYN);
         cluster.expect(Hook::FromUplink, &other, NEXT, Outcome::NotOurs);
+        // So are connections that nobody has begun here: its stack knows them, or resets them.
+        let other = packet(TCP, f.outside, f.node, [50_002, NODE_PORT], ACK);
+        cluster.expect(Hook::FromUplink, &other, NEXT, Outcome::NotOurs);
+        let other = packet(TCP, f.a, f.node, [50_002, NODE_PORT], ACK);
+        cluster.expect(Hook::FromPod, &other, NEXT, Outcome::ToStack);
         // A pod's address is believed only where that pod's packets come from.
         let forged = packet(TCP, f.pod_3, f.node, [4000, NODE_PORT], SYN);
         cluster.expect(Hook::FromUplink, &forged, DROP, Outcome::Unencapsulated);

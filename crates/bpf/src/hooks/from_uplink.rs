@@ -46,7 +46,7 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
     let tracking = Tracking::begin()?;
     match place {
         Place::Endpoint(endpoint) => {
-            match check_source(skb, &packet) {
+            match check_way(skb, &packet) {
                 Ok(()) => services::goes_on(skb, &packet, tracking)?,
                 // A router on the way to a backend has its say.
                 Err(Outcome::ExternalToPod) if services::is_about_a_flow(skb, &packet, tracking) => {}
@@ -72,18 +72,12 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
 fn check_pod(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
     match resolve::route(&packet.source) {
         Some(route) if route.kind == RouteKind::Pods as u8 || resolve::is_local(route) => {
-            check_source(skb, packet)
+            match source_complaint(skb.as_ptr(), packet) {
+                0 => Ok(()),
+                reason => Err(Outcome::from_number(reason as u8).unwrap_or(Outcome::Malformed)),
+            }
         }
         _ => Ok(()),
-    }
-}
-
-/// Holds whoever sends to a pod to the way that the source's packets take.
-#[inline(always)]
-fn check_source(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
-    match source_complaint(skb.as_ptr(), packet) {
-        0 => Ok(()),
-        reason => Err(Outcome::from_number(reason as u8).unwrap_or(Outcome::Malformed)),
     }
 }
 
@@ -100,6 +94,7 @@ pub extern "C" fn source_complaint(context: *mut __sk_buff, packet: *const Packe
     }
 }
 
+/// Holds whoever sends to a pod to the way that the source's packets take.
 #[inline(always)]
 fn check_way(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
     let route = resolve::route(&packet.source).ok_or(Outcome::ExternalToPod)?;
