@@ -144,6 +144,8 @@ fn build(object: &Object) -> Result<Vec<u8>, String> {
     let mut flags = vec![
         format!("-Clinker={linker}"),
         "-Clink-arg=--btf".to_owned(),
+        // Small copies are loads and stores, not calls of a loop over bytes.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         // The generic one makes programs that the verifier refuses.
         "-Ctarget-cpu=v3".to_owned(),
         format!("--remap-path-prefix={}=/tombolo", root.display()),

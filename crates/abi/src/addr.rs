@@ -34,13 +34,14 @@ impl Addr {
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == Self::MAPPED_WORD
+        // One comparison: each is a branch that the verifier follows.
+        self.0[0] | self.0[1] | (self.0[2] ^ Self::MAPPED_WORD) == 0
     }
 
     /// Whether this is [`Addr::UNSPECIFIED`].
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {
-        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0 && self.0[3] == 0
+        self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
     }
 
     /// The first `prefix_len` bits (0 to 128; more count as 128), the rest zero.

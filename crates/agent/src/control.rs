@@ -66,6 +66,8 @@ pub struct Outcome {
     pub names: Arc<BTreeMap<u32, String>>,
     /// What is wrong, for a person.
     pub problems: Vec<String>,
+    /// Whether the runtime's configuration shapes pods that are annotated for it; none while that is not known.
+    pub shapes: Option<bool>,
     /// Whether trying again may help.
     pub failed: bool,
 }
@@ -176,8 +178,13 @@ impl Control {
         if let Err(error) = self.offer(&desired) {
             errors.push(error);
         }
+        let mut shapes = None;
         match self.install(installer, &desired) {
-            Ok(warnings) => desired.warnings.extend(warnings),
+            Ok(Some(effective)) => {
+                desired.warnings.extend(effective.rivals);
+                shapes = Some(effective.shapes);
+            }
+            Ok(None) => {}
             Err(error) => errors.push(error.into()),
         }
         desired.warnings.extend(self.outside_blocks(&desired));
@@ -190,6 +197,7 @@ impl Control {
             status: Some(status),
             names: Arc::new(names),
             problems,
+            shapes,
             failed,
         }
     }
@@ -236,10 +244,14 @@ impl Control {
     }
 
     /// Lets the runtime find the plugin; the configuration as soon as it would find an agent that serves.
-    fn install(&self, installer: &mut Installer, desired: &Desired) -> Result<Vec<String>, install::Error> {
+    fn install(
+        &self,
+        installer: &mut Installer,
+        desired: &Desired,
+    ) -> Result<Option<install::Effective>, install::Error> {
         installer.install_plugin()?;
         if desired.blocks.is_empty() || self.settings.borrow().is_none() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         installer.install_conflist()
     }

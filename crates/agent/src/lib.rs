@@ -38,6 +38,7 @@ mod inside;
 mod install;
 mod journal;
 mod kernel_routes;
+mod kube_proxy;
 mod masquerade;
 mod metrics;
 mod monitor;

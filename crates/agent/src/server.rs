@@ -1,10 +1,12 @@
 //! The agent's API on its unix socket: HTTP and JSON, as `tombolo_cni::agent` has it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -21,7 +23,7 @@ use crate::control::Outcome;
 use crate::endpoints::Endpoints;
 use crate::metrics::Metrics;
 use crate::services::Services;
-use crate::views;
+use crate::{kube_proxy, views};
 
 /// The longest request taken, in bytes: a GC lists all of a node's attachments, and its plugin reads no more.
 const REQUEST_MAX: usize = CONFIG_MAX;
@@ -65,6 +67,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .route(agent::READY_PATH, get(ready))
         .route(agent::ADDRESSES_PATH, get(addresses))
         .route(agent::ROUTES_PATH, get(routes))
+        .route(agent::SERVICES_PATH, get(services))
         .route(agent::DROPS_PATH, get(drops))
         .route(agent::STATUS_PATH, get(status))
         .fallback(unknown)
@@ -182,6 +185,26 @@ async fn routes(State(server): State<Arc<Server>>) -> Response {
     .await
 }
 
+/// The query of [`agent::SERVICES_PATH`].
+#[derive(Deserialize)]
+struct ServicesQuery {
+    client: Option<IpAddr>,
+}
+
+async fn services(
+    State(server): State<Arc<Server>>,
+    query: Result<Query<ServicesQuery>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(query)) => blocking(move || server.services.view(query.client)).await,
+        Err(error) => failure(CniError::new(
+            code::DECODING,
+            "the request's query is not what it should be",
+            error.body_text(),
+        )),
+    }
+}
+
 async fn drops(State(server): State<Arc<Server>>) -> Response {
     blocking(move || views::drops(&server.endpoints)).await
 }
@@ -191,6 +214,7 @@ async fn status(State(server): State<Arc<Server>>) -> Response {
         let outcome = server.outcome.borrow().clone();
         let mut status = views::status(&server.node, &server.endpoints, &outcome)?;
         status.messages.extend(server.services.problems());
+        status.messages.extend(kube_proxy::notice());
         Ok::<_, crate::Error>(status)
     })
     .await

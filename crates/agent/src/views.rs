@@ -129,6 +129,7 @@ pub fn status(name: &str, node: &Endpoints, outcome: &Outcome) -> Result<Status,
         endpoints: node.store.attachments()?.len() as u64,
         blocks,
         pod_mtu: settings.map_or(0, |s| s.mtu.into()),
+        shapes: outcome.shapes,
     })
 }
 

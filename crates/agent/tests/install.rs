@@ -101,7 +101,7 @@ fn the_configuration_comes_when_pods_can_be_served_and_stays() {
             .status
             .is_some_and(|status| !status.addresses.is_empty())
     });
-    assert_eq!(names(&runtime.bin()), set(&["tombolo-cni"]));
+    assert_eq!(names(&runtime.bin()), set(&["loopback", "tombolo-cni"]));
     assert_eq!(
         names(&runtime.conf()),
         set(&[]),
@@ -149,7 +149,7 @@ fn the_configuration_comes_when_pods_can_be_served_and_stays() {
         "{}",
         String::from_utf8_lossy(&output.stdout)
     );
-    assert_eq!(names(&runtime.bin()), set(&["tombolo-cni"]));
+    assert_eq!(names(&runtime.bin()), set(&["loopback", "tombolo-cni"]));
     assert_eq!(names(&runtime.conf()), set(&[CONFLIST_FILE]));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(
@@ -325,7 +325,15 @@ fn uninstall_puts_back_what_was_there() {
         fs::write(state.join("unrelated"), "").unwrap();
     }
     let ports = Path::new("/proc/sys").join(RESERVED_PORTS);
-    assert_eq!(remove(&node), [runtime.conflist(), runtime.plugin(), ports]);
+    assert_eq!(
+        remove(&node),
+        [
+            runtime.conflist(),
+            runtime.bin().join("loopback"),
+            runtime.plugin(),
+            ports
+        ]
+    );
     assert_eq!(fs::read_to_string(runtime.conflist()).unwrap(), foreign);
     assert_eq!(fs::read_to_string(runtime.plugin()).unwrap(), "#!/bin/sh\n");
     assert_eq!(
@@ -338,6 +346,39 @@ fn uninstall_puts_back_what_was_there() {
     );
     assert_eq!(names(&node.state_dir().join("installed")), set(&[]));
     assert_eq!(remove(&node), Vec::<PathBuf>::new(), "again");
+}
+
+#[test]
+fn a_loopback_plugin_of_somebody_elses_stays() {
+    let runtime = Runtime::new();
+    let loopback = runtime.bin().join("loopback");
+    fs::write(&loopback, "theirs").unwrap();
+    let mut node = runtime.node(&BLOCKS);
+    node.start_agent();
+    wait_for(DEADLINE, "the configuration", || runtime.conflist().exists());
+    assert_eq!(fs::read_to_string(&loopback).unwrap(), "theirs");
+    node.end_agent(Signal::SIGTERM);
+    assert_eq!(remove(&node)[..2], [runtime.conflist(), runtime.plugin()]);
+    assert_eq!(fs::read_to_string(&loopback).unwrap(), "theirs");
+}
+
+#[test]
+fn status_says_whether_annotated_pods_are_shaped() {
+    let runtime = Runtime::new();
+    let mut node = runtime.node(&BLOCKS);
+    node.start_agent();
+    let says = |shapes: bool| node.get("/v1/status")["shapes"] == shapes;
+    node.wait_ready();
+    wait_for(DEADLINE, "our own configuration, which does not", || says(false));
+    let plugins = json!([
+        {"type": "tombolo-cni", "capabilities": {"bandwidth": true}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+    ]);
+    let chain = json!({"cniVersion": "1.0.0", "name": "tombolo", "plugins": plugins});
+    fs::write(runtime.conf().join("05-chain.conflist"), chain.to_string()).unwrap();
+    nudge(&node, 1400);
+    wait_for(DEADLINE, "the operator's, which does", || says(true));
+    assert_eq!(messages(&node), "[]", "it calls our plugin");
 }
 
 #[test]

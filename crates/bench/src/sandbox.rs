@@ -1,8 +1,6 @@
 //! The life of a pod as a kubelet waits for it: RunPodSandbox of a real containerd, in which the plugins are one
 //! part among others.
 
-use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,7 +10,7 @@ use tombolo_testkit::TestNamespace;
 
 use crate::cluster::{Cluster, Settings};
 use crate::figure::{Bound, Figure, Unit};
-use crate::peers::{DEBIAN_PLUGINS, DebianChain};
+use crate::peers::DebianChain;
 use crate::rounds::{Effort, alternate};
 
 /// How long a runtime may take to find its network.
@@ -27,11 +25,6 @@ pub fn measure(effort: Effort) -> Result<Vec<Figure>> {
         track_flows: false,
     })?;
     let node = &cluster.nodes[0];
-    // containerd 1.6 wants it beside the others.
-    symlink(
-        Path::new(DEBIAN_PLUGINS).join("loopback"),
-        node.cni.bin_dir.join("loopback"),
-    )?;
     let ours = start(
         &node.cni,
         &node.namespace,

@@ -1,17 +1,16 @@
-//! Tracking: which flows there are, and what becomes of their packets.
+//! The table of flows.
 //!
 //! A flow has a row for each direction, under the key that its packets have on the wire, so that either is found by
-//! one look-up; the row says all that becomes of them. How flows end is in `expiry`.
+//! one look-up; the row says all that becomes of them. How flows end by themselves is in `expiry`.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_coarse_ns};
 use tombolo_abi::{BackendState, Direction, FlowKey, FlowState, NeighbourFlow, Outcome, bpf_timer};
 
 use crate::{
     expiry,
-    maps::{BACKENDS, FLOW_SCRATCH, FLOWS, FlowTable, NEIGHBOUR_FLOWS, READ_THROUGH},
+    maps::{FLOW_SCRATCH, FLOWS, FlowTable, NEIGHBOUR_FLOWS, READ_THROUGH},
     parse::protocol,
     tracking::Tracking,
-    transport::{Transport, tcp},
 };
 
 /// The kernel's error where there is an entry already.
@@ -19,14 +18,13 @@ const EEXIST: i32 = -17;
 
 /// What is to be done with a packet of a flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(i32)]
-enum Turn {
+pub enum Turn {
     /// It goes on.
-    GoesOn = 0,
+    GoesOn,
     /// It begins a flow anew, as if there had been none.
-    BeginsAnew = 1,
+    BeginsAnew,
     /// The backend of its connection is gone.
-    Gone = 2,
+    Gone,
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, as of the last tick.
@@ -36,97 +34,12 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// Finds the packet's flow by its key, and notes that it lives; with a backend, says what becomes of the packet. `false`: there
-/// is none.
-///
-/// # Errors
-/// `BackendGone`: the connection's backend is no more, and neither is the flow.
+/// What is rare: a flow's state changes, by a packet with this key. `news`: what the packet tells of its direction, as
+/// bits of [`Direction::FIN`] and those after it; `state`: the backend's, a [`BackendState`].
 #[inline(always)]
-pub fn find(transport: Transport, tracking: &mut Tracking) -> Result<bool, Outcome> {
-    let key = &tracking.key;
-    let Some(row) = row(key) else {
-        return Ok(false);
-    };
-    // SAFETY: the memory stays mapped for the whole run of a program. Should the row be another flow's meanwhile, one
-    // packet of a flow that ended this very moment is misled.
-    let row = unsafe { &mut *row };
-    let now = now();
-    if row.last_seen != now {
-        row.last_seen = now;
-    }
-    let state = if row.backend == 0 {
-        BackendState::Serving as u8
-    } else {
-        tracking.to.set(&tracking.key, row);
-        BACKENDS
-            .get(row.backend)
-            .map_or(BackendState::Gone as u8, |backend| backend.state)
-    };
-    let news = news(&tracking.key, transport) & !row.flags;
-    let begins = transport.flags & tcp::SYN != 0 && row.flags & !Direction::FROM_POD != 0;
-    if news == 0 && !begins && state == BackendState::Serving as u8 {
-        return Ok(true);
-    }
-    let facts = news | u32::from(state) << 8 | u32::from(transport.is_syn()) << 16;
-    let tracking = tracking.shared();
-    let turn = flow_turn(facts);
-    let to = &mut tracking.shared().to;
-    match turn {
-        turn if turn == Turn::GoesOn as i32 => Ok(true),
-        turn if turn == Turn::BeginsAnew as i32 => {
-            to.flags = 0;
-            Ok(false)
-        }
-        _ => {
-            to.flags = 0;
-            Err(Outcome::BackendGone)
-        }
-    }
-}
-
-/// What a packet tells of its direction of a flow: bits of [`Direction::FIN`] and those after it.
-#[inline(always)]
-const fn news(key: &FlowKey, transport: Transport) -> u32 {
-    if key.protocol != protocol::TCP {
-        return 0;
-    }
-    let flags = transport.flags;
-    let mut news = 0;
-    if flags & tcp::FIN != 0 {
-        news |= Direction::FIN;
-    }
-    if flags & tcp::RST != 0 {
-        news |= Direction::RST;
-    }
-    if flags & tcp::SYN == 0 {
-        news |= Direction::ESTABLISHED;
-    }
-    news
-}
-
-/// What is rare: a flow's state changes. `facts`: the news in the lowest byte, the backend's state in the next, and
-/// whether a connection begins. Returns a [`Turn`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flow_turn(facts: u32) -> i32 {
-    match Tracking::current() {
-        Some(tracking) => turn(&tracking.key, facts) as i32,
-        None => 0,
-    }
-}
-
-#[inline(always)]
-fn turn(key: &FlowKey, facts: u32) -> Turn {
-    let news = facts & 0xff;
-    let state = facts >> 8 & 0xff;
-    let is_syn = facts >> 16 != 0;
-    let Some(row) = row(key) else {
-        return Turn::BeginsAnew;
-    };
-    // SAFETY: as in `find`.
-    let row = unsafe { &mut *row };
+pub fn turn(key: &FlowKey, row: &mut Direction, news: u32, state: u8, is_syn: bool) -> Turn {
     let answers = answers_to(key, row);
-    let serves = state == BackendState::Serving as u32;
+    let serves = state == BackendState::Serving as u8;
     if row.original != 0 {
         // Connections stay with their backend until it is gone: the next one finds another. What has no connection
         // moves on as soon as it no longer serves.
@@ -136,7 +49,7 @@ fn turn(key: &FlowKey, facts: u32) -> Turn {
             return Turn::BeginsAnew;
         }
     }
-    if state == BackendState::Gone as u32 && key.protocol != protocol::UDP {
+    if state == BackendState::Gone as u8 && key.protocol != protocol::UDP {
         if row.original != 0 {
             end(key, &answers);
         } else {
@@ -155,7 +68,7 @@ fn turn(key: &FlowKey, facts: u32) -> Turn {
 /// Whether a connection is over, by the flags of one direction and the key of the other.
 #[inline(always)]
 fn is_closed(flags: u32, other: &FlowKey) -> bool {
-    // SAFETY: as in `find`.
+    // SAFETY: as in `tracking`.
     let others = row(other).map_or(0, |other| unsafe { (*other).flags });
     (flags | others) & Direction::RST != 0 || flags & others & Direction::FIN != 0
 }
@@ -292,7 +205,7 @@ pub fn begin_untranslated(tracking: &mut Tracking) -> Result<(), Outcome> {
     }
 }
 
-/// Public by name, as `flow_turn`. Returns 0, or that there is no room.
+/// Public by name, so that the verifier looks at it once. Returns 0, or that there is no room.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn flow_begin() -> i32 {

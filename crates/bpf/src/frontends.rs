@@ -23,19 +23,9 @@ const CHOICES: u32 = 4;
 const SOURCE_RANGE_BITS: u32 = 32 + 128;
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
-/// What an address and port are.
-pub enum Found {
-    /// A Service's.
-    Frontend(&'static Frontend),
-    /// An address of Services, at a port that none of them has.
-    AddressOnly,
-    /// No Service's.
-    Nothing,
-}
-
-/// Finds the frontend of a packet; `wanted` is written here.
-#[inline(always)]
-pub fn find(key: &FlowKey, wanted: &mut FrontendKey) -> Found {
+/// Finds the frontend of a packet; what is looked up is written to `wanted`. Out of line, for the room on the stack.
+#[inline(never)]
+pub fn find(key: &FlowKey, wanted: &mut FrontendKey) -> Option<&'static Frontend> {
     *wanted = FrontendKey {
         address: key.destination,
         port: key.destination_port,
@@ -43,30 +33,28 @@ pub fn find(key: &FlowKey, wanted: &mut FrontendKey) -> Found {
         pad: 0,
     };
     if let Some(frontend) = at(wanted) {
-        return Found::Frontend(frontend);
+        return Some(frontend);
     }
     wanted.address = if key.destination.is_v4() {
         Addr::from_v4_word(0)
     } else {
         Addr::UNSPECIFIED
     };
-    if let Some(frontend) = at(wanted)
-        && resolve::node(&key.destination)
-            .is_some_and(|route| resolve::is_local(route) && route.flags & Route::NODE_PORTS != 0)
-    {
-        return Found::Frontend(frontend);
-    }
+    let frontend = at(wanted)?;
+    let route = resolve::node(&key.destination)?;
+    (resolve::is_local(route) && route.flags & Route::NODE_PORTS != 0).then_some(frontend)
+}
+
+/// Whether this is an address of Services, none of which has the port; as [`find`].
+#[inline(always)]
+pub fn is_address(key: &FlowKey, wanted: &mut FrontendKey) -> bool {
     *wanted = FrontendKey {
         address: key.destination,
         port: 0,
         protocol: 0,
         pad: 0,
     };
-    if at(wanted).is_some() {
-        Found::AddressOnly
-    } else {
-        Found::Nothing
-    }
+    at(wanted).is_some()
 }
 
 #[inline(always)]
@@ -136,25 +124,30 @@ fn chosen(frontend: &Frontend, key: &FlowKey, external: bool) -> u32 {
         let random = u64::from(unsafe { bpf_get_prandom_u32() });
         ((random * u64::from(len)) >> 32) as u32
     };
+    let mut id = 0;
     for step in 0..CHOICES {
         let index = first + step;
-        let index = if index >= len { index % len } else { index };
-        if let Some(id) = entry(slab, index) {
-            if frontend.affinity != 0 {
-                keep(frontend, key, id);
-            }
-            return id;
+        id = entry(slab, if index >= len { index % len } else { index });
+        if id != 0 {
+            break;
         }
     }
-    0
+    if id != 0 && frontend.affinity != 0 {
+        keep(frontend, key, id);
+    }
+    id
 }
 
-/// A backend of a slab, if it serves.
+/// A backend of a slab; 0: it does not serve.
 #[inline(always)]
-fn entry(slab: Slab, index: u32) -> Option<u32> {
-    let row = SLABS.get(slab.base() + index / SLAB_ROW as u32)?;
-    let id = *row.backends.get(index as usize % SLAB_ROW)?;
-    serves(id).then_some(id)
+fn entry(slab: Slab, index: u32) -> u32 {
+    let Some(row) = SLABS.get(slab.base() + index / SLAB_ROW as u32) else {
+        return 0;
+    };
+    match row.backends.get(index as usize % SLAB_ROW) {
+        Some(id) if serves(*id) => *id,
+        _ => 0,
+    }
 }
 
 #[inline(always)]

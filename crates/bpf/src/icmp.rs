@@ -3,7 +3,7 @@
 //! How the packet in hand becomes the answer, and leaves, is in `answer`.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT},
+    bindings::__sk_buff,
     helpers::{bpf_ktime_get_ns, bpf_skb_load_bytes},
 };
 use tombolo_abi::{Addr, Config, GATEWAY_V4, GATEWAY_V6, Outcome};
@@ -69,39 +69,38 @@ pub fn answer(skb: Skb, packet: &Packet, error: Error, reason: Outcome) -> Verdi
     };
     let message = if packet.v4 { v4 } else { v6 };
     Verdict {
-        action: icmp_answer(skb.as_ptr(), packet, message, mtu),
+        action: answer::send(skb, packet, icmp_answer(skb.as_ptr(), packet, message, mtu)),
         outcome: reason,
     }
 }
 
 /// A function of its own, with a public name: the verifier looks at such a one once, and not again
-/// for each of the places that call it. `message`: its type and code. Returns the action.
+/// for each of the places that call it. `message`: its type and code. Returns whether there is an answer.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn icmp_answer(context: *mut __sk_buff, packet: *const Packet, message: u32, mtu: u32) -> i32 {
     // SAFETY: it is called with a reference. The verifier, which looks at it alone, wants it tested.
     match unsafe { packet.as_ref() } {
-        Some(packet) => turn_back(Skb::new(context), packet, message, mtu).unwrap_or(TC_ACT_SHOT),
-        None => TC_ACT_SHOT,
+        Some(packet) => i32::from(turn_back(Skb::new(context), packet, message, mtu).is_some()),
+        None => 0,
     }
 }
 
 #[inline(always)]
-fn turn_back(skb: Skb, packet: &Packet, message: u32, mtu: u32) -> Option<i32> {
+fn turn_back(skb: Skb, packet: &Packet, message: u32, mtu: u32) -> Option<()> {
     if !may_answer(skb, packet) || !take_token() {
         return None;
     }
     let scratch = answer::scratch()?;
     // SAFETY: the scratch is this CPU's own, and programs of one CPU do not interleave here.
-    unsafe { become_answer(skb, packet, message, mtu, scratch)? };
-    answer::send(skb, packet)
+    unsafe { become_answer(skb, packet, message, mtu, scratch) }
 }
 
 /// Never about ICMP errors, fragments past the first, or to or from what is no single host
 /// (RFC 1122, section 3.2.2; RFC 4443, section 2.4 e).
 #[inline(always)]
 fn may_answer(skb: Skb, packet: &Packet) -> bool {
-    if packet.later_fragment || packet.transport >= CUT || !spoof::is_routable(&packet.source) {
+    if packet.is_later_fragment() || packet.transport >= CUT || !spoof::is_routable(&packet.source) {
         return false;
     }
     let icmp = if packet.v4 {

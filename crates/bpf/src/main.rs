@@ -28,6 +28,7 @@ mod mtu;
 mod overlay;
 mod parse;
 mod policy;
+mod quote;
 mod refuse;
 mod resolve;
 mod services;

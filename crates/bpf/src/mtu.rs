@@ -32,7 +32,7 @@ pub fn check(
     mtu: u16,
     stack_has_way: bool,
 ) -> Result<(), Verdict> {
-    let stack_cuts = stack_has_way && !packet.dont_fragment;
+    let stack_cuts = stack_has_way && !packet.is_never_cut();
     let fits = packet.size <= u32::from(mtu) || segment(skb, packet) <= u32::from(mtu);
     if fits && !(stack_cuts && has_larger_siblings(packet, mtu)) {
         return Ok(());
@@ -51,7 +51,7 @@ pub fn check(
 /// wait for this one for ever.
 #[inline(always)]
 fn has_larger_siblings(packet: &Packet, mtu: u16) -> bool {
-    packet.fragment && resolve::endpoint(&packet.source).is_some_and(|sender| sender.mtu > mtu)
+    packet.is_fragment() && resolve::endpoint(&packet.source).is_some_and(|sender| sender.mtu > mtu)
 }
 
 /// The largest packet on the wire that this one becomes, in bytes.

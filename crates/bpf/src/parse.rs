@@ -101,6 +101,34 @@ pub struct Ipv6Header {
     pub destination: [u16; 8],
 }
 
+impl Ipv4Header {
+    /// The source address.
+    #[inline(always)]
+    pub const fn source(&self) -> Addr {
+        Addr::from_v4_word(word(self.source[0], self.source[1]))
+    }
+
+    /// The destination address.
+    #[inline(always)]
+    pub const fn destination(&self) -> Addr {
+        Addr::from_v4_word(word(self.destination[0], self.destination[1]))
+    }
+}
+
+impl Ipv6Header {
+    /// The source address.
+    #[inline(always)]
+    pub const fn source(&self) -> Addr {
+        addr(&self.source)
+    }
+
+    /// The destination address.
+    #[inline(always)]
+    pub const fn destination(&self) -> Addr {
+        addr(&self.destination)
+    }
+}
+
 /// What the headers say. No padding: before Linux 6.3 a function may not be handed any.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -113,7 +141,7 @@ pub struct Packet {
     pub size: u32,
     /// Offset of the transport header, from the Ethernet header on.
     pub transport: u32,
-    /// What a fragment shares with the others of its packet, as it lies on the wire; 0 in what is none.
+    /// What a fragment shares with the others of its packet, as it lies on the wire.
     pub fragment_id: u32,
     /// The transport protocol.
     pub protocol: u8,
@@ -121,19 +149,42 @@ pub struct Packet {
     pub ttl: u8,
     /// IPv4 on the wire.
     pub v4: bool,
-    /// IPv4 with "don't fragment", or IPv6, whose routers never do.
-    pub dont_fragment: bool,
-    /// A part of a packet that was cut.
-    pub fragment: bool,
-    /// A fragment past the first: it has no transport header.
-    pub later_fragment: bool,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
+    /// The fragment word of IPv4 as it lies on the wire, or what it would say of an IPv6 packet. Flags of their own
+    /// would each be a branch, and double what the verifier follows from there on.
+    pub fragment: u16,
+    /// Zero.
+    pub pad_more: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Packet>() == 52);
 
 impl Packet {
+    /// Whether it is IPv4 with "don't fragment", or IPv6, whose routers never do.
+    #[inline(always)]
+    pub const fn is_never_cut(&self) -> bool {
+        self.fragment & DONT_FRAGMENT != 0
+    }
+
+    /// Whether it is a part of a packet that was cut.
+    #[inline(always)]
+    pub const fn is_fragment(&self) -> bool {
+        self.fragment & (MORE_FRAGMENTS | OFFSET_V4) != 0
+    }
+
+    /// Whether it is a fragment past the first: it has no transport header.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.fragment & OFFSET_V4 != 0
+    }
+
+    /// Moves `transport` and `protocol` past IPv6 extension headers. `None`: they are malformed.
+    #[inline(always)]
+    pub fn skip_extensions(&mut self, skb: Skb) -> Option<()> {
+        (!is_extension(self.protocol) || ipv6_extensions(skb.as_ptr(), self) != 0).then_some(())
+    }
+
     /// Reads the headers.
     ///
     /// # Errors
@@ -167,20 +218,18 @@ fn parse_v4(skb: Skb) -> Result<Packet, Outcome> {
     {
         return Err(Outcome::Malformed);
     }
-    let fragment = ip.fragment & (MORE_FRAGMENTS | OFFSET_V4) != 0;
     Ok(Packet {
-        source: Addr::from_v4_word(word(ip.source[0], ip.source[1])),
-        destination: Addr::from_v4_word(word(ip.destination[0], ip.destination[1])),
+        source: ip.source(),
+        destination: ip.destination(),
         size,
         transport: ETH_LEN as u32 + header_len,
-        fragment_id: if fragment { u32::from(ip.id) } else { 0 },
+        fragment_id: u32::from(ip.id),
         protocol: ip.protocol,
         ttl: ip.ttl,
         v4: true,
-        dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
-        fragment,
-        later_fragment: ip.fragment & OFFSET_V4 != 0,
-        pad: [0; 2],
+        pad: 0,
+        fragment: ip.fragment,
+        pad_more: [0; 2],
     })
 }
 
@@ -195,23 +244,22 @@ fn parse_v6(skb: Skb) -> Result<Packet, Outcome> {
         return Err(Outcome::Malformed);
     }
     let mut packet = Packet {
-        source: addr(&ip.source),
-        destination: addr(&ip.destination),
+        source: ip.source(),
+        destination: ip.destination(),
         size,
         transport: (ETH_LEN + size_of::<Ipv6Header>()) as u32,
         fragment_id: 0,
         protocol: ip.next_header,
         ttl: ip.hop_limit,
         v4: false,
-        dont_fragment: true,
-        fragment: false,
-        later_fragment: false,
-        pad: [0; 2],
+        pad: 0,
+        fragment: DONT_FRAGMENT,
+        pad_more: [0; 2],
     };
     if packet.source.is_v4() || packet.destination.is_v4() {
         return Err(Outcome::MappedAddress);
     }
-    if is_extension(packet.protocol) && ipv6_extensions(skb.as_ptr(), &raw mut packet) == 0 {
+    if packet.skip_extensions(skb).is_none() {
         return Err(Outcome::Malformed);
     }
     Ok(packet)
@@ -247,7 +295,8 @@ fn walk_extensions(skb: Skb, packet: &mut Packet) -> Option<()> {
         let [next, len, hi, lo] = skb.load::<[u8; 4]>(packet.transport)?;
         let is_fragment = packet.protocol == protocol::extension::FRAGMENT;
         if is_fragment {
-            packet.fragment = true;
+            // Also one that is the whole packet (RFC 6946).
+            packet.fragment |= MORE_FRAGMENTS;
             packet.fragment_id = skb.load(packet.transport + 4)?;
         }
         packet.transport += match packet.protocol {
@@ -257,7 +306,7 @@ fn walk_extensions(skb: Skb, packet: &mut Packet) -> Option<()> {
         };
         packet.protocol = next;
         if is_fragment && u16::from_ne_bytes([hi, lo]) & OFFSET_V6 != 0 {
-            packet.later_fragment = true;
+            packet.fragment |= OFFSET_V4;
             return Some(());
         }
         if !is_extension(next) {

@@ -1,6 +1,6 @@
 //! Refusing a TCP connection (RFC 9293, section 3.10.7.1).
 
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
+use aya_ebpf::bindings::__sk_buff;
 use tombolo_abi::Outcome;
 
 use crate::{
@@ -31,25 +31,25 @@ struct Header {
 #[inline(always)]
 pub fn reset(skb: Skb, packet: &Packet, reason: Outcome) -> Verdict {
     Verdict {
-        action: tcp_reset(skb.as_ptr(), packet),
+        action: answer::send(skb, packet, tcp_reset(skb.as_ptr(), packet)),
         outcome: reason,
     }
 }
 
-/// Public by name, so that the verifier looks at it once. Returns the action.
+/// Public by name, so that the verifier looks at it once. Returns whether there is an answer.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tcp_reset(context: *mut __sk_buff, packet: *const Packet) -> i32 {
     // SAFETY: it is called with a reference. The verifier, which looks at it alone, wants it tested.
     match unsafe { packet.as_ref() } {
-        Some(packet) => turn_back(Skb::new(context), packet).unwrap_or(TC_ACT_SHOT),
-        None => TC_ACT_SHOT,
+        Some(packet) => i32::from(turn_back(Skb::new(context), packet).is_some()),
+        None => 0,
     }
 }
 
 #[inline(always)]
-fn turn_back(skb: Skb, packet: &Packet) -> Option<i32> {
-    if packet.later_fragment || packet.transport >= CUT || !spoof::is_routable(&packet.source) {
+fn turn_back(skb: Skb, packet: &Packet) -> Option<()> {
+    if packet.is_later_fragment() || packet.transport >= CUT || !spoof::is_routable(&packet.source) {
         return None;
     }
     let header: Header = skb.load(packet.transport)?;
@@ -90,9 +90,8 @@ fn turn_back(skb: Skb, packet: &Packet) -> Option<i32> {
         };
         let total = sum(body, TCP_LEN, pseudo);
         body.add(16).cast::<u16>().write_unaligned(folded(total));
-        answer::replace(skb, packet, scratch, TCP_LEN)?;
+        answer::replace(skb, packet, scratch, TCP_LEN)
     }
-    answer::send(skb, packet)
 }
 
 /// The sum of the IPv4 pseudo-header (RFC 9293, section 3.1).

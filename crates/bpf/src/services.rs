@@ -11,7 +11,7 @@ use crate::{
     expiry, fib,
     flows::{self, FlowScratch, Made},
     forward::forward,
-    frontends::{self, Found},
+    frontends,
     icmp::{self, Error},
     maps::{BACKENDS, FLOW_SCRATCH, TRACK_FLOWS},
     parse::{Packet, protocol},
@@ -19,9 +19,9 @@ use crate::{
     resolve::{self, Place, resolve},
     skb::Skb,
     source_ports,
-    tracking::Tracking,
+    tracking::{Found, Tracking},
     translate::Translation,
-    transport::{Transport, tcp},
+    transport::tcp,
     verdict::Verdict,
 };
 
@@ -44,24 +44,18 @@ pub fn are_on() -> bool {
 /// Where a packet goes; what becomes of it is then known.
 ///
 /// # Errors
-/// Of [`flows::find`] and [`begin`], answered.
+/// Of [`Tracking::find`] and [`begin`], answered.
 #[inline(always)]
 pub fn place(skb: Skb, packet: &Packet, client: Client, tracking: &mut Tracking) -> Result<Place, Verdict> {
-    let looks = are_on() || TRACK_FLOWS.load() != 0;
-    let transport = if looks {
-        Transport::read(skb, packet, &mut tracking.fragment)?
-    } else {
-        None
-    };
-    let Some(transport) = transport else {
+    if !are_on() && TRACK_FLOWS.load() == 0 {
         return Ok(resolve(&packet.destination));
-    };
-    let known = found(skb, packet, transport, tracking)?;
-    let place = resolve(tracking.to.destination(packet));
-    if known {
-        return Ok(place);
     }
-    if are_on() && place.may_be_a_service() && begin(skb, packet, transport, client, tracking)? {
+    let found = find(skb, packet, tracking)?;
+    let place = resolve(tracking.to.destination(packet));
+    let Found::Key { tcp_flags } = found else {
+        return Ok(place);
+    };
+    if are_on() && place.may_be_a_service() && begin(skb, packet, tcp_flags, client, tracking)? {
         return Ok(resolve(&tracking.to.ends.destination));
     }
     if TRACK_FLOWS.load() != 0 && !matches!(place, Place::Services) {
@@ -85,11 +79,10 @@ pub fn arrived(
     if !are_on() {
         return Ok(None);
     }
-    let Some(transport) = Transport::read(skb, packet, &mut tracking.fragment)? else {
-        return Ok(None);
-    };
-    let known = found(skb, packet, transport, tracking)?;
-    if !known && !begin(skb, packet, transport, Client::External, tracking)? || !tracking.to.is_set() {
+    if let Found::Key { tcp_flags } = find(skb, packet, tracking)? {
+        begin(skb, packet, tcp_flags, Client::External, tracking)?;
+    }
+    if !tracking.to.is_set() {
         return Ok(None);
     }
     let to = &tracking.to;
@@ -118,13 +111,16 @@ pub fn goes_on(skb: Skb, packet: &Packet, tracking: &mut Tracking) -> Result<(),
     if !are_on() && TRACK_FLOWS.load() == 0 {
         return Ok(());
     }
-    let Some(transport) = Transport::read(skb, packet, &mut tracking.fragment)? else {
-        return Ok(());
-    };
-    if !found(skb, packet, transport, tracking)? && TRACK_FLOWS.load() != 0 {
+    if matches!(find(skb, packet, tracking)?, Found::Key { .. }) && TRACK_FLOWS.load() != 0 {
         flows::begin_untranslated(tracking)?;
     }
     Ok(())
+}
+
+/// Whether a packet is an ICMP error about one of a flow that is there; what becomes of it is then known.
+#[inline(always)]
+pub fn is_about_a_flow(skb: Skb, packet: &Packet, tracking: &mut Tracking) -> bool {
+    are_on() && tracking.find(skb, packet).is_ok() && tracking.to.is_quoting()
 }
 
 /// Gives what the node's stack answers for a Service the address that the client knows; `false`: it does not answer.
@@ -134,20 +130,21 @@ pub fn stack_answers(skb: Skb, packet: &Packet) -> Result<bool, Verdict> {
         return Ok(false);
     }
     let tracking = Tracking::begin()?;
-    let Ok(Some(transport)) = Transport::read(skb, packet, &mut tracking.fragment) else {
-        return Ok(false);
-    };
-    if found(skb, packet, transport, tracking)? && tracking.to.is_reply() {
-        tracking.to.apply(skb, packet)?;
-        return Ok(true);
+    match tracking.find(skb, packet) {
+        Ok(Found::Flow) if tracking.to.is_reply() => {
+            tracking.to.apply(skb, packet)?;
+            Ok(true)
+        }
+        Err(reason @ Outcome::BackendGone) => Err(reason.into()),
+        _ => Ok(false),
     }
-    Ok(false)
 }
 
 #[inline(always)]
-fn found(skb: Skb, packet: &Packet, transport: Transport, tracking: &mut Tracking) -> Result<bool, Verdict> {
-    transport.write_key(packet, &mut tracking.key);
-    flows::find(transport, tracking).map_err(|reason| refused(skb, packet, reason))
+fn find(skb: Skb, packet: &Packet, tracking: &mut Tracking) -> Result<Found, Verdict> {
+    tracking
+        .find(skb, packet)
+        .map_err(|reason| refused(skb, packet, reason))
 }
 
 /// Begins the flow of a packet that is for a Service; `false`: it is for none.
@@ -158,11 +155,11 @@ fn found(skb: Skb, packet: &Packet, transport: Transport, tracking: &mut Trackin
 fn begin(
     skb: Skb,
     packet: &Packet,
-    transport: Transport,
+    tcp_flags: u8,
     client: Client,
     tracking: &mut Tracking,
 ) -> Result<bool, Verdict> {
-    let facts = client as u32 | u32::from(transport.flags) << 8;
+    let facts = client as u32 | u32::from(tcp_flags) << 8;
     tracking.backend = 0;
     let tracking = tracking.shared();
     let mut returned = service_choose(facts);
@@ -180,7 +177,7 @@ fn begin(
 /// What is said to the sender of a packet to an address of Services that is for none.
 #[inline(always)]
 pub fn unknown(skb: Skb, packet: &Packet) -> Verdict {
-    if packet.later_fragment {
+    if packet.is_later_fragment() {
         return Outcome::UnknownFragment.into();
     }
     refused(skb, packet, Outcome::NoService)
@@ -220,10 +217,12 @@ pub extern "C" fn service_choose(facts: u32) -> i32 {
 /// `NoService`, `SourceRange`, `UnknownFlow`, `NoBackend`, `BackendElsewhere`.
 #[inline(always)]
 fn choose(tracking: &mut Tracking, facts: u32) -> Result<(), Outcome> {
-    let frontend = match frontends::find(&tracking.key, &mut tracking.frontend) {
-        Found::Frontend(frontend) => frontend,
-        Found::AddressOnly => return Err(Outcome::NoService),
-        Found::Nothing => return Ok(()),
+    let Some(frontend) = frontends::find(&tracking.key, &mut tracking.frontend) else {
+        return if frontends::is_address(&tracking.key, &mut tracking.frontend) {
+            Err(Outcome::NoService)
+        } else {
+            Ok(())
+        };
     };
     if !frontends::lets_in(frontend, &tracking.key.source) {
         return Err(Outcome::SourceRange);
@@ -258,33 +257,89 @@ pub extern "C" fn service_begin(context: *mut __sk_buff, facts: u32) -> i32 {
 /// `SctpPort`, `NoSourcePort`, `FlowTableFull`, `NoRoute`.
 #[inline(always)]
 fn start(skb: Skb, tracking: &mut Tracking, external: bool) -> Result<(), Outcome> {
-    let Tracking {
-        key, to, backend: id, ..
-    } = tracking;
-    let (key, id): (&FlowKey, u32) = (key, *id);
-    let backend = BACKENDS.get(id).ok_or(Outcome::NoBackend)?;
+    let Tracking { key, to, .. } = tracking;
+    let key: &FlowKey = key;
+    let source = service_ends(u32::from(external));
+    if source < 0 {
+        return Err(Outcome::from_number(-source as u8).unwrap_or(Outcome::NoRoute));
+    }
+    let port = source_ports::allocate(skb, key.source_port, source == OF_NODE)?;
+    let scratch = FLOW_SCRATCH.get_ptr_mut(0).ok_or(Outcome::FlowTableFull)?;
+    // SAFETY: the scratch is this CPU's own, and programs of one CPU do not interleave here.
+    let FlowScratch {
+        original, answers, ..
+    } = unsafe { &mut *scratch };
+    if key.protocol == protocol::SCTP && port != key.source_port {
+        flows::end(answers, answers);
+        return Err(Outcome::SctpPort);
+    }
+    original.source_port = port;
+    match flows::make(key, original) {
+        Made::Done => {
+            expiry::arm(key);
+            to.set(key, original);
+            Ok(())
+        }
+        // Another CPU has begun the same flow.
+        Made::Taken => {
+            flows::end(answers, answers);
+            let row = flows::row(key).ok_or(Outcome::FlowTableFull)?;
+            // SAFETY: as in `tracking`.
+            to.set(key, unsafe { &*row });
+            Ok(())
+        }
+        Made::Full => {
+            flows::end(answers, answers);
+            Err(Outcome::FlowTableFull)
+        }
+    }
+}
+
+/// The source that a backend sees is an address of this node.
+const OF_NODE: i32 = 1;
+
+/// Puts together what becomes of the packets of a new flow, in the scratch; all but the source port. Public by name, so
+/// that the verifier looks at it once. Returns [`OF_NODE`] or 0, or an outcome's number, negative.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn service_ends(external: u32) -> i32 {
+    match (Tracking::current(), FLOW_SCRATCH.get_ptr_mut(0)) {
+        (Some(tracking), Some(scratch)) => {
+            // SAFETY: the scratch is this CPU's own, and programs of one CPU do not interleave here.
+            match write_ends(tracking, unsafe { &mut *scratch }, external != 0) {
+                Ok(of_node) => i32::from(of_node) * OF_NODE,
+                Err(reason) => -(reason as i32),
+            }
+        }
+        _ => -(Outcome::FlowTableFull as i32),
+    }
+}
+
+/// # Errors
+/// `NoBackend`, `SctpPort`, `NoRoute`.
+#[inline(always)]
+fn write_ends(tracking: &Tracking, scratch: &mut FlowScratch, external: bool) -> Result<bool, Outcome> {
+    let key = &tracking.key;
+    let backend = BACKENDS.get(tracking.backend).ok_or(Outcome::NoBackend)?;
     if key.protocol == protocol::SCTP && backend.port != key.destination_port {
         return Err(Outcome::SctpPort);
     }
-    let scratch = FLOW_SCRATCH.get_ptr_mut(0).ok_or(Outcome::FlowTableFull)?;
-    // SAFETY: the scratch is this CPU's own, and programs of one CPU do not interleave here.
     let FlowScratch {
         original,
         answering,
         answers,
         ..
-    } = unsafe { &mut *scratch };
+    } = scratch;
     original.last_seen = flows::now();
     original.original = 1;
-    original.backend = id;
+    original.backend = tracking.backend;
     let of_node = write_source(&mut original.source, key, backend, external)?;
     original.destination = backend.address;
-    original.source_port = key.source_port;
     original.destination_port = backend.port;
     original.flags = from_pod(&key.source);
     answering.last_seen = 0;
     answering.original = 0;
-    answering.backend = id;
+    answering.backend = tracking.backend;
     answering.source = key.destination;
     answering.destination = key.source;
     answering.source_port = key.destination_port;
@@ -296,32 +351,7 @@ fn start(skb: Skb, tracking: &mut Tracking, external: bool) -> Result<(), Outcom
     answers.destination_port = key.source_port;
     answers.protocol = key.protocol;
     answers.pad = [0; 3];
-    original.source_port = source_ports::allocate(skb, answers, answering, of_node)?;
-    if key.protocol == protocol::SCTP && original.source_port != key.source_port {
-        flows::end(answers, answers);
-        return Err(Outcome::SctpPort);
-    }
-    match flows::make(key, original) {
-        Made::Done => expiry::arm(key),
-        // Another CPU has begun the same flow.
-        Made::Taken => {
-            flows::end(answers, answers);
-            return match flows::row(key) {
-                Some(row) => {
-                    // SAFETY: as in `flows::find`.
-                    to.set(key, unsafe { &*row });
-                    Ok(())
-                }
-                None => Err(Outcome::FlowTableFull),
-            };
-        }
-        Made::Full => {
-            flows::end(answers, answers);
-            return Err(Outcome::FlowTableFull);
-        }
-    }
-    to.set(key, original);
-    Ok(())
+    Ok(of_node)
 }
 
 /// Writes the source that a backend sees; returns whether it is the node's. It is the client's own, but where the

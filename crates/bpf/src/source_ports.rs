@@ -4,10 +4,11 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
     helpers::{bpf_get_prandom_u32, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
-use tombolo_abi::{Direction, FlowKey, Outcome};
+use tombolo_abi::{FlowKey, Outcome};
 
 use crate::{
     flows::{self, Made},
+    maps::FLOW_SCRATCH,
     parse::protocol,
     skb::Skb,
 };
@@ -20,8 +21,8 @@ const TRIES: u32 = 16;
 /// From one to the next: coprime to how many there are, so that all come in turn.
 const STEP: u32 = 6_949;
 
-/// Makes the row of a flow's answers, which come to the port that is returned: the one that the key asks for where
-/// that is free.
+/// Makes the row of a flow's answers, both of which lie in the scratch. The answers come to the port that is returned:
+/// the one that their key asks for where that is free.
 ///
 /// `of_node`: the source is the node's own address, whose ports other than these belong to its processes; and of
 /// these, those that one has all the same.
@@ -29,35 +30,53 @@ const STEP: u32 = 6_949;
 /// # Errors
 /// `NoSourcePort`, `FlowTableFull`.
 #[inline(always)]
-pub fn allocate(skb: Skb, answers: &mut FlowKey, row: &Direction, of_node: bool) -> Result<u16, Outcome> {
+pub fn allocate(skb: Skb, wanted: u16, of_node: bool) -> Result<u16, Outcome> {
     // SAFETY: a helper call.
     let start = unsafe { bpf_get_prandom_u32() } & 0xffff;
-    let skips_first = of_node && u16::from_be(answers.destination_port) < FIRST;
+    let skips_first = of_node && u16::from_be(wanted) < FIRST;
     for attempt in u32::from(skips_first)..TRIES {
-        if attempt != 0 {
-            answers.destination_port = (FIRST + ((start + attempt * STEP) % COUNT) as u16).to_be();
-        }
-        if of_node && port_in_use(skb.as_ptr(), answers) != 0 {
-            continue;
-        }
-        match flows::make(answers, row) {
-            Made::Done => return Ok(answers.destination_port),
-            Made::Taken => {}
-            Made::Full => return Err(Outcome::FlowTableFull),
+        let port = if attempt == 0 {
+            wanted
+        } else {
+            (FIRST + ((start + attempt * STEP) % COUNT) as u16).to_be()
+        };
+        match flow_try_port(skb.as_ptr(), u32::from(port), u32::from(of_node)) {
+            0 => return Ok(port),
+            FULL => return Err(Outcome::FlowTableFull),
+            _ => {}
         }
     }
     Err(Outcome::NoSourcePort)
 }
 
-/// Whether a process of the node would take what comes with this key. Public by name, so that the verifier looks at
-/// it once.
+/// What [`flow_try_port`] returns but for 0, which is that the row is made.
+const TAKEN: i32 = 1;
+const FULL: i32 = 2;
+
+/// Makes the row of answers that come to this port. Public by name, so that the verifier looks at it once, and not for
+/// each of the tries.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn port_in_use(context: *mut __sk_buff, answers: *const FlowKey) -> i32 {
-    // SAFETY: it is called with a reference. The verifier, which looks at it alone, wants it tested.
-    let Some(key) = (unsafe { answers.as_ref() }) else {
-        return 1;
+pub extern "C" fn flow_try_port(context: *mut __sk_buff, port: u32, of_node: u32) -> i32 {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else {
+        return FULL;
     };
+    // SAFETY: the scratch is this CPU's own, and programs of one CPU do not interleave here.
+    let scratch = unsafe { &mut *scratch };
+    scratch.answers.destination_port = port as u16;
+    if of_node != 0 && is_in_use(Skb::new(context), &scratch.answers) {
+        return TAKEN;
+    }
+    match flows::make(&scratch.answers, &scratch.answering) {
+        Made::Done => 0,
+        Made::Taken => TAKEN,
+        Made::Full => FULL,
+    }
+}
+
+/// Whether a process of the node would take what comes with this key.
+#[inline(always)]
+fn is_in_use(skb: Skb, key: &FlowKey) -> bool {
     // What is not of the family is left as it is, and not told: zeroing it were a call, for which older kernels have
     // no room on the stack.
     let mut room = core::mem::MaybeUninit::<bpf_sock_tuple>::uninit();
@@ -84,14 +103,14 @@ pub extern "C" fn port_in_use(context: *mut __sk_buff, answers: *const FlowKey) 
     // SAFETY: helper calls; what they find is given back.
     unsafe {
         let socket: *mut bpf_sock = match key.protocol {
-            protocol::TCP => bpf_skc_lookup_tcp(context.cast(), tuple, len, netns, 0),
-            protocol::UDP => bpf_sk_lookup_udp(context.cast(), tuple, len, netns, 0),
-            _ => return 0,
+            protocol::TCP => bpf_skc_lookup_tcp(skb.as_ptr().cast(), tuple, len, netns, 0),
+            protocol::UDP => bpf_sk_lookup_udp(skb.as_ptr().cast(), tuple, len, netns, 0),
+            _ => return false,
         };
         if socket.is_null() {
-            return 0;
+            return false;
         }
         bpf_sk_release(socket.cast());
     }
-    1
+    true
 }

@@ -23,7 +23,7 @@ const REDIRECT: u8 = 137;
 /// its link ends here, so that `SpoofedSource` stays a sign of something wrong); `SpoofedSource`.
 #[inline(always)]
 pub fn check(skb: Skb, packet: &Packet) -> Result<&'static Endpoint, Outcome> {
-    if packet.protocol == protocol::ICMPV6 && !packet.v4 && !packet.later_fragment {
+    if packet.protocol == protocol::ICMPV6 && !packet.v4 && !packet.is_later_fragment() {
         match skb.load::<u8>(packet.transport) {
             Some(ROUTER_ADVERTISEMENT) => return Err(Outcome::RouterAdvertisement),
             // To a single address, too: the node's stack would believe it.

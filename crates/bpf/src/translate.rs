@@ -9,15 +9,19 @@ use tombolo_abi::{Addr, Direction, FlowKey, Outcome};
 
 use crate::{
     parse::{Ipv4Header, Packet, protocol},
-    resolve,
+    quote, resolve,
     skb::{ETH_LEN, Skb},
 };
 
 /// Offsets of the checksums in TCP and UDP headers.
-const TCP_CHECKSUM: u32 = 16;
-const UDP_CHECKSUM: u32 = 6;
-/// Offset of the addresses in an IPv6 header.
-const IPV6_ADDRESSES: u32 = 8;
+pub const TCP_CHECKSUM: u32 = 16;
+/// As [`TCP_CHECKSUM`].
+pub const UDP_CHECKSUM: u32 = 6;
+const ICMPV6_CHECKSUM: u32 = 2;
+/// Offset of the addresses in IP headers.
+pub const IPV4_ADDRESSES: u32 = 12;
+/// As [`IPV4_ADDRESSES`].
+pub const IPV6_ADDRESSES: u32 = 8;
 
 /// From where to where.
 #[repr(C)]
@@ -64,6 +68,9 @@ impl Translation {
     /// Its direction of the flow is held to the way that a pod's packets take ([`Direction::FROM_POD`]).
     pub const FROM_POD: u32 = 4;
 
+    /// It is an ICMP error, and quotes a packet that is translated, too ([`quote`]).
+    pub const QUOTES: u32 = 8;
+
     /// What the row of a flow says of a packet with this key.
     #[inline(always)]
     pub fn set(&mut self, key: &FlowKey, row: &Direction) {
@@ -98,6 +105,12 @@ impl Translation {
         self.flags & Self::REPLY != 0
     }
 
+    /// Whether the packet is an error about one that was translated.
+    #[inline(always)]
+    pub const fn is_quoting(&self) -> bool {
+        self.flags & Self::QUOTES != 0
+    }
+
     /// Where the packet is going.
     #[inline(always)]
     pub const fn destination<'a>(&'a self, packet: &'a Packet) -> &'a Addr {
@@ -115,6 +128,9 @@ impl Translation {
     #[inline(always)]
     pub fn apply(&self, skb: Skb, packet: &Packet) -> Result<(), Outcome> {
         if self.is_set() && rewrite_packet(skb.as_ptr(), packet, self) == 0 {
+            return Err(Outcome::Malformed);
+        }
+        if self.is_quoting() && quote::rewrite_quote(skb.as_ptr(), packet) == 0 {
             return Err(Outcome::Malformed);
         }
         Ok(())
@@ -141,11 +157,12 @@ fn rewrite(skb: Skb, packet: &Packet, to: &Translation) -> Option<()> {
     let addresses = difference(&packet.source, &to.ends.source, 0);
     let addresses = difference(&packet.destination, &to.ends.destination, addresses);
     // The checksums of TCP and UDP cover addresses and ports (a sum of zero says that there is none, in UDP); the one
-    // of SCTP covers the ports, which are the same.
+    // of SCTP covers the ports, which are the same; that of ICMP, neither.
     let sum = match packet.protocol {
-        _ if packet.later_fragment => None,
+        _ if packet.is_later_fragment() => None,
         protocol::TCP => Some((TCP_CHECKSUM, 0)),
         protocol::UDP => Some((UDP_CHECKSUM, u64::from(BPF_F_MARK_MANGLED_0))),
+        protocol::ICMPV6 => Some((ICMPV6_CHECKSUM, 0)),
         _ => None,
     };
     if let Some((offset, flags)) = sum {
@@ -219,7 +236,7 @@ pub const fn folded(sum: u64) -> u16 {
 
 /// The halves of a word as it lies on the wire.
 #[inline(always)]
-const fn halves(word: u32) -> [u16; 2] {
+pub const fn halves(word: u32) -> [u16; 2] {
     let [a, b, c, d] = word.to_ne_bytes();
     [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }

@@ -44,7 +44,7 @@ impl Transport {
     /// `Malformed`: no room for ports.
     #[inline(always)]
     pub fn read(skb: Skb, packet: &Packet, fragment: &mut FragmentKey) -> Result<Option<Self>, Outcome> {
-        if packet.later_fragment {
+        if packet.is_later_fragment() {
             return Ok(fragments::ports(packet, fragment).map(|ports| Self::of_ports(ports, 0)));
         }
         let found = match packet.protocol {
@@ -69,7 +69,7 @@ impl Transport {
             }
             _ => Self::of_ports([0, 0], 0),
         };
-        if packet.fragment {
+        if packet.is_fragment() {
             fragments::note(packet, fragment, [found.source_port, found.destination_port]);
         }
         Ok(Some(found))

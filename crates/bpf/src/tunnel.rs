@@ -16,7 +16,7 @@ use crate::{
 /// `TunnelPort`: to the port of the overlay; `Malformed`: no room for ports.
 #[inline(always)]
 pub fn check(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
-    if packet.protocol != protocol::UDP || packet.later_fragment {
+    if packet.protocol != protocol::UDP || packet.is_later_fragment() {
         return Ok(());
     }
     let overlay_port = resolve::config().map_or(0, |config| config.overlay_port);

@@ -42,9 +42,6 @@ fn containerd(lab: &Lab, node: &str) -> Containerd {
         command.args(&words).arg(program);
         command
     };
-    // containerd 1.6 wants it beside the others; on a node of Kubernetes it comes with kubernetes-cni.
-    let loopback = ["ln", "-sf", "/usr/lib/cni/loopback", CNI_FOLDERS[0]];
-    succeed(&mut lab.exec(node, &loopback));
     let containerd = Containerd::start(&Cni { bin_dir, conf_dir }, command).unwrap();
     eventually("the network to be ready", 20, || {
         containerd

@@ -42,6 +42,27 @@ fn only_a_bpffs_will_do() {
     assert!(!directory.exists(), "nothing is half-made");
 }
 
+/// Every start of an agent waits for the verifier, whose work is counted in instructions that it has followed.
+#[test]
+fn the_verifier_has_little_to_follow() {
+    const MOST: u32 = 30_000;
+    let bed = Bed::new();
+    let _datapath = bed.load();
+    // Programs that other tests of this process hold are the same ones.
+    let followed: Vec<u32> = std::fs::read_dir("/proc/self/fdinfo")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+        .filter_map(|info| {
+            let line = info
+                .lines()
+                .find_map(|line| line.strip_prefix("verified_insns:"))?;
+            Some(line.trim().parse().unwrap())
+        })
+        .collect();
+    assert!(followed.len() >= Hook::ALL.len(), "{followed:?}");
+    assert!(followed.iter().all(|count| *count <= MOST), "{followed:?}");
+}
+
 #[test]
 fn maps_are_reused_with_what_they_hold() {
     let bed = Bed::new();

@@ -305,62 +305,6 @@ fn two_services_lead_a_clients_port_to_one_backend() {
 }
 
 #[test]
-fn all_backends_are_chosen_and_affinity_keeps_one() {
-    let (cluster, _bed) = cluster();
-    let f = common::cluster::V4;
-    let backends: Vec<String> = (10..50).map(|n| format!("10.244.2.{n}")).collect();
-    let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
-    let slab = slab(&cluster, 0, 100, UDP, &backends);
-    publish(&cluster, cluster_ip(f), PORT, UDP, slab);
-    let chosen = |ports: std::ops::Range<u16>| {
-        let chosen: std::collections::BTreeSet<_> = ports
-            .map(|port| {
-                let sent = packet(UDP, f.a, cluster_ip(f), [port, PORT], 0);
-                let run = cluster.expect(Hook::FromPod, &sent, REDIRECT, Outcome::Routed);
-                Frame::read(&run.frame).destination
-            })
-            .collect();
-        chosen.len()
-    };
-    assert!(chosen(1000..1400) > 35);
-    let frontend = |internal| Frontend {
-        internal,
-        affinity: 7,
-        affinity_timeout: 3600,
-        ..Frontend::default()
-    };
-    let key = frontend_key(cluster_ip(f), PORT, UDP);
-    cluster
-        .datapath
-        .frontends()
-        .insert(&key, &frontend(slab))
-        .unwrap();
-    assert_eq!(chosen(2000..2100), 1);
-    let kept = cluster.datapath.affinity().entries().unwrap();
-    let [(client, kept)] = kept.iter().collect::<Vec<_>>()[..] else {
-        panic!("{kept:?}");
-    };
-    assert_eq!((client.client, client.affinity), (Addr::from(ip(f.a)), 7));
-    // One that is not of the slab any more is not kept.
-    let others: Vec<u32> = (100..140).filter(|id| *id != kept.backend).collect();
-    cluster
-        .datapath
-        .frontends()
-        .insert(&key, &frontend(slab_of(&cluster, 10, &others)))
-        .unwrap();
-    assert_eq!(chosen(2100..2200), 1);
-    let now = cluster.datapath.affinity().get(client).unwrap().unwrap();
-    assert_ne!(now.backend, kept.backend);
-    // Nor one that does not serve.
-    set_state(&cluster, now.backend, BackendState::NotServing);
-    assert_eq!(chosen(2200..2300), 1);
-    assert_ne!(
-        cluster.datapath.affinity().get(client).unwrap().unwrap().backend,
-        now.backend
-    );
-}
-
-#[test]
 fn only_clients_of_the_source_ranges_are_let_in() {
     let (cluster, _bed) = cluster();
     for (n, f) in FAMILIES.into_iter().enumerate() {

@@ -19,10 +19,11 @@ use common::{
     bed::{Other, attach_ways},
     cluster::{V4, V6},
     cut_short::{Moments, killed_at},
-    frame::ip,
+    frame::{UDP, ip},
     node::Node,
+    service,
 };
-use tombolo_abi::{Addr, Direction, FlowKey, FlowState, capacity};
+use tombolo_abi::{Addr, Backend, Direction, FlowKey, FlowState, capacity};
 use tombolo_datapath::Attach;
 
 /// A build of one of the versions.
@@ -135,6 +136,8 @@ impl Held {
 struct Talk {
     a: UdpSocket,
     b: UdpSocket,
+    /// Where A finds B: its address, or a Service's.
+    at: SocketAddr,
 }
 
 impl Talk {
@@ -147,13 +150,34 @@ impl Talk {
                 socket
             })
         };
-        let talk = Self {
-            a: bind(&node.pod_a, a),
-            b: bind(&node.pod_b, b),
+        let (a, b) = (bind(&node.pod_a, a), bind(&node.pod_b, b));
+        let at = b.local_addr().unwrap();
+        a.connect(at).unwrap();
+        b.connect(a.local_addr().unwrap()).unwrap();
+        Self { a, b, at }
+    }
+
+    /// The same through a Service of its own, the `n`th.
+    fn through_a_service(node: &Node, v4: bool, n: u16) -> Self {
+        let mut talk = Self::begin(node, v4);
+        let vip = service::cluster_ip(if v4 { V4 } else { V6 });
+        let backend = Backend {
+            port: talk.at.port().to_be(),
+            ..service::backend(&talk.at.ip().to_string(), UDP)
         };
-        talk.a.connect(talk.b.local_addr().unwrap()).unwrap();
-        talk.b.connect(talk.a.local_addr().unwrap()).unwrap();
+        let id = u32::from(n) + 1;
+        node.cluster.datapath.backends().write(&[(id, backend)]).unwrap();
+        let slab = service::slab_of(&node.cluster, id, &[id]);
+        service::publish(&node.cluster, vip, 1000 + n, UDP, slab);
+        talk.at = SocketAddr::new(ip(vip), 1000 + n);
+        talk.a.connect(talk.at).unwrap();
         talk
+    }
+
+    /// One more of each.
+    fn add(talks: &mut Vec<Self>, node: &Node, v4: bool) {
+        talks.push(Self::begin(node, v4));
+        talks.push(Self::through_a_service(node, v4, talks.len() as u16));
     }
 
     /// A question and its answer.
@@ -169,11 +193,9 @@ impl Talk {
 
     /// The rows that it has in the table of flows, and which of them is that of the first packet.
     fn flows(&self) -> [(String, u64); 2] {
-        let row = |from: &UdpSocket, to: &UdpSocket| {
-            let [from, to] = [from, to].map(|s| s.local_addr().unwrap()).map(plain);
-            format!("{from} {to} 17")
-        };
-        [(row(&self.a, &self.b), 1), (row(&self.b, &self.a), 0)]
+        let [a, b] = [&self.a, &self.b].map(|s| s.local_addr().unwrap());
+        let row = |from, to| format!("{} {} 17", plain(from), plain(to));
+        [(row(a, self.at), 1), (row(b, a), 0)]
     }
 }
 
@@ -211,7 +233,11 @@ fn for_each_attach(test: impl Fn(Attach) + Send + Copy + 'static) {
 fn everything_is_carried_forwards_and_back() {
     for_each_attach(|attach| {
         let node = Node::tracking(attach);
-        let mut talks: Vec<Talk> = [true, false].map(|v4| Talk::begin(&node, v4)).into();
+        service::turn_on(&node.cluster);
+        let mut talks = Vec::new();
+        for v4 in [true, false] {
+            Talk::add(&mut talks, &node, v4);
+        }
         for talk in &talks {
             talk.exchange(&node, "at first");
         }
@@ -243,7 +269,8 @@ fn everything_is_carried_forwards_and_back() {
                     "{when}: {what} of {before:?} in {held:?}"
                 );
             }
-            talks.push(Talk::begin(&node, talks.len().is_multiple_of(2)));
+            let v4 = talks.len().is_multiple_of(4);
+            Talk::add(&mut talks, &node, v4);
             for talk in &talks {
                 talk.exchange(&node, &when);
             }
@@ -266,7 +293,9 @@ fn killed_at_any_moment() {
             _ => (Moments::All, 31, [0, 8, 16, 24]),
         };
         let node = Node::tracking(attach);
-        let mut talks = vec![Talk::begin(&node, true)];
+        service::turn_on(&node.cluster);
+        let mut talks = Vec::new();
+        Talk::add(&mut talks, &node, true);
         let mut now = Build::This;
         let mut killed = 0;
         for ((to, finish), first) in [
@@ -286,14 +315,16 @@ fn killed_at_any_moment() {
                 }
                 let when = format!("{attach:?}, to {to:?} killed at {moment}, then {finish:?}");
                 let cut_short = killed_at(moment, moments, &mut to.command(&node, attach));
-                for talk in talks.iter().rev().take(3) {
+                for talk in talks.iter().rev().take(4) {
                     talk.exchange(&node, &when);
                 }
-                talks.push(Talk::begin(&node, moment % 2 == 0));
-                talks.last().unwrap().exchange(&node, &when);
+                Talk::add(&mut talks, &node, moment % 2 == 0);
+                for talk in talks.iter().rev().take(2) {
+                    talk.exchange(&node, &when);
+                }
                 assert_tracked(&finish.start(&node, attach), &talks, &when);
                 now = finish;
-                for talk in talks.iter().rev().take(3) {
+                for talk in talks.iter().rev().take(4) {
                     talk.exchange(&node, &when);
                 }
                 if !cut_short {

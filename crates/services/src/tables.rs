@@ -194,6 +194,14 @@ impl Tables {
         conflicts
     }
 
+    /// Who has which row of FRONTENDS, in no particular order.
+    pub fn owners(&self) -> impl Iterator<Item = (&FrontendKey, &ServiceName)> {
+        let name = |slot: Slot| self.services[slot as usize].as_ref().map(|held| &*held.name);
+        self.claims
+            .owners()
+            .filter_map(move |(key, slot)| Some((key, name(slot)?)))
+    }
+
     /// Changes that were taken before are in the kernel: what they freed begins to rest.
     fn begin(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.batch.open, true) {

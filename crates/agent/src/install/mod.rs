@@ -1,20 +1,21 @@
 //! The plugin and its configuration, where the container runtime looks for them.
 //!
 //! ```text
-//! tombolo-cni ────▶ <cni-bin-dir>/tombolo-cni             at once
+//! tombolo-cni ─┬──▶ <cni-bin-dir>/tombolo-cni             at once
+//!              └──▶ <cni-bin-dir>/loopback                where there is none: runtimes want one beside ours
 //! conflist.rs ────▶ <cni-conf-dir>/10-tombolo.conflist    when pods can be served, and from then on for ever
 //!                      │ put there by rename (file.rs)
 //!                      └ what was there before: kept in <state-dir>/installed (place.rs) until `uninstall`
 //! ```
 //!
-//! A runtime takes the first configuration of its folder in the order of names. Whether that is ours, and why
-//! not, is in `rivals.rs`.
+//! A runtime takes the first configuration of its folder in the order of names. Whether that calls our plugin, and
+//! what else it does, is in `effective.rs`.
 
 mod conflist;
+mod effective;
 mod error;
 mod file;
 mod place;
-mod rivals;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use tombolo_cni::PLUGIN_NAME;
 
+pub use self::effective::Effective;
 pub use self::error::Error;
 use self::place::{Content, Place};
 use crate::{Args, reserved_ports, socket};
@@ -35,8 +37,15 @@ const RECORDS: &str = "installed";
 /// Keeps plugin and configuration where the runtime looks for them.
 #[derive(Debug)]
 pub struct Installer {
-    plugin: Option<(PathBuf, Place)>,
+    plugin: Option<Plugin>,
     conflist: Option<(Vec<u8>, Place)>,
+}
+
+#[derive(Debug)]
+struct Plugin {
+    source: PathBuf,
+    place: Place,
+    loopback: Place,
 }
 
 impl Installer {
@@ -53,8 +62,12 @@ impl Installer {
             };
             // Once now, so that a wrong path ends the agent at its start rather than trouble it later.
             File::open(&source).map_err(Error::plugin(&source))?;
-            let target = absolute(folder)?.join(PLUGIN_NAME);
-            Ok((source, Place::plugin(target, &records)))
+            let folder = absolute(folder)?;
+            Ok(Plugin {
+                source,
+                place: Place::plugin(folder.join(PLUGIN_NAME), &records),
+                loopback: Place::loopback(folder.join("loopback"), &records),
+            })
         });
         let conflist = args.install.cni_conf_dir.as_deref().map(|folder| {
             let text = conflist::text(&absolute(&args.socket)?, &absolute(&args.state_dir)?);
@@ -72,23 +85,29 @@ impl Installer {
     /// # Errors
     /// Then what was there before still is.
     pub fn install_plugin(&mut self) -> Result<(), Error> {
-        match &mut self.plugin {
-            Some((source, place)) => place.install(Content::File(source)),
-            None => Ok(()),
-        }
+        let Some(Plugin {
+            source,
+            place,
+            loopback,
+        }) = &mut self.plugin
+        else {
+            return Ok(());
+        };
+        place.install(Content::File(source))?;
+        loopback.install_if_free(Content::File(source))
     }
 
-    /// Puts the configuration in its place, which tells the runtime that pods can be served. Gives what keeps
-    /// the runtime from taking it, for people.
+    /// Puts the configuration in its place, which tells the runtime that pods can be served. Gives what the
+    /// runtime makes of its folder then; none where no folder is known.
     ///
     /// # Errors
     /// Then what was there before still is.
-    pub fn install_conflist(&mut self) -> Result<Vec<String>, Error> {
+    pub fn install_conflist(&mut self) -> Result<Option<Effective>, Error> {
         let Some((text, place)) = &mut self.conflist else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         place.install(Content::Bytes(text))?;
-        rivals::of(place.target())
+        effective::of(place.target()).map(Some)
     }
 }
 
@@ -105,7 +124,8 @@ pub fn uninstall(state_dir: &Path) -> Result<Vec<PathBuf>, crate::Error> {
     }
     let _lock = socket::lock(state_dir, Duration::ZERO)?;
     // The configuration first: a runtime that has it would miss the plugin.
-    let restored = [place::CONFLIST, place::PLUGIN].map(|kind| place::restore(&records, kind));
+    let restored =
+        [place::CONFLIST, place::LOOPBACK, place::PLUGIN].map(|kind| place::restore(&records, kind));
     let mut changed = Vec::new();
     for path in restored {
         changed.extend(path?);

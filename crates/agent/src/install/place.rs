@@ -17,6 +17,8 @@ use super::file;
 
 /// The plugin, by the name of its record.
 pub const PLUGIN: &str = "plugin";
+/// The plugin under the name `loopback`, by the name of its record.
+pub const LOOPBACK: &str = "loopback";
 /// The configuration, by the name of its record.
 pub const CONFLIST: &str = "conflist";
 
@@ -57,6 +59,11 @@ impl Place {
     /// A place for the plugin.
     pub fn plugin(target: PathBuf, records: &Path) -> Self {
         Self::new(PLUGIN, 0o755, target, records, |_| false)
+    }
+
+    /// A place for the plugin under the name `loopback`.
+    pub fn loopback(target: PathBuf, records: &Path) -> Self {
+        Self::new(LOOPBACK, 0o755, target, records, |_| false)
     }
 
     /// A place for the configuration.
@@ -111,6 +118,16 @@ impl Place {
             fingerprint(&self.target).map_err(Error::read(&self.target))?,
         ]);
         Ok(())
+    }
+
+    /// Sees to it that the content is there, unless something is that no agent has installed.
+    pub fn install_if_free(&mut self, content: Content<'_>) -> Result<(), Error> {
+        let record = read_record(&self.records, self.kind)?;
+        let ours = record.is_some_and(|record| record.target == self.target);
+        if !ours && file::exists(&self.target).map_err(Error::read(&self.target))? {
+            return restore(&self.records, self.kind).map(drop);
+        }
+        self.install(content)
     }
 
     /// Puts it in the place of what is not ours, which is kept.

@@ -16,6 +16,7 @@ mod health;
 mod kernel;
 mod programmer;
 mod store;
+mod view;
 mod watches;
 
 use std::collections::BTreeSet;
@@ -41,8 +42,8 @@ use watches::OwnNode;
 
 /// What the programmer is told.
 pub enum Message {
-    Service(Event<Service>),
-    Slice(Event<EndpointSlice>),
+    Service(Box<Event<Service>>),
+    Slice(Box<Event<EndpointSlice>>),
     Node(OwnNode),
     /// All addresses of all nodes.
     NodeAddresses(BTreeSet<IpAddr>),

@@ -160,8 +160,8 @@ impl Programmer {
 
     fn take_in(&mut self, message: Message) {
         match message {
-            Message::Service(event) => self.store.service(event),
-            Message::Slice(event) => self.store.slice(event),
+            Message::Service(event) => self.store.service(*event),
+            Message::Slice(event) => self.store.slice(*event),
             Message::Node(node) => {
                 self.vitals.send_if_modified(|vitals| {
                     std::mem::replace(&mut vitals.node_is_going, node.is_going) != node.is_going

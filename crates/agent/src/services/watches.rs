@@ -31,11 +31,11 @@ pub fn start(node: &str, clients: &watch::Receiver<Client>, tell: &Sender<Messag
     let own = Config::default().fields(&format!("metadata.name={node}"));
     watch_kind(clients, Config::default(), tell, |mut event| {
         each(&mut event, trim_service);
-        Message::Service(event)
+        Message::Service(Box::new(event))
     });
     watch_kind(clients, Config::default(), tell, |mut event| {
         each(&mut event, trim_slice);
-        Message::Slice(event)
+        Message::Slice(Box::new(event))
     });
     let mut listed = None;
     watch_kind(clients, own, tell, move |event: Event<Node>| {

@@ -1,6 +1,6 @@
 //! What comes in from the wire. Most of it is the node's own and passes on.
 
-use aya_ebpf::{EbpfContext as _, macros::classifier, programs::TcContext};
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, macros::classifier, programs::TcContext};
 use tombolo_abi::{Hook, MacKey, Outcome, Route, RouteKind, Way};
 
 use crate::{
@@ -46,8 +46,12 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
     let tracking = Tracking::begin()?;
     match place {
         Place::Endpoint(endpoint) => {
-            check_source(skb, &packet)?;
-            services::goes_on(skb, &packet, tracking)?;
+            match check_source(skb, &packet) {
+                Ok(()) => services::goes_on(skb, &packet, tracking)?,
+                // A router on the way to a backend has its say.
+                Err(Outcome::ExternalToPod) if services::is_about_a_flow(skb, &packet, tracking) => {}
+                Err(reason) => return Err(reason.into()),
+            }
             deliver(skb, &packet, &tracking.to, endpoint, Entry::Forwarded)
         }
         Place::OwnBlock => Err(Outcome::UnknownEndpoint.into()),
@@ -77,6 +81,27 @@ fn check_pod(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
 /// Holds whoever sends to a pod to the way that the source's packets take.
 #[inline(always)]
 fn check_source(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
+    match source_complaint(skb.as_ptr(), packet) {
+        0 => Ok(()),
+        reason => Err(Outcome::from_number(reason as u8).unwrap_or(Outcome::Malformed)),
+    }
+}
+
+/// Public by name, so that the verifier looks at it once. Returns an outcome's number; 0: there is nothing to say
+/// against the source.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn source_complaint(context: *mut __sk_buff, packet: *const Packet) -> i32 {
+    // SAFETY: it is called with a reference. The verifier, which looks at it alone, wants it tested.
+    match unsafe { packet.as_ref() }.map(|packet| check_way(Skb::new(context), packet)) {
+        Some(Ok(())) => 0,
+        Some(Err(reason)) => reason as i32,
+        None => Outcome::Malformed as i32,
+    }
+}
+
+#[inline(always)]
+fn check_way(skb: Skb, packet: &Packet) -> Result<(), Outcome> {
     let route = resolve::route(&packet.source).ok_or(Outcome::ExternalToPod)?;
     if route.way == Way::Overlay as u8 {
         return Err(Outcome::Unencapsulated);

@@ -7,6 +7,7 @@ pub mod asking;
 pub mod attacks;
 pub mod connections;
 pub mod floods;
+pub mod load;
 pub mod sandbox;
 
 use std::fs;
@@ -83,7 +84,8 @@ impl Lab {
     }
 
     /// A lab with `nodes` nodes and two pods on each: `a1` and `b1` on node1, and so on; `b1` has two
-    /// containers. Each has its name as the label `name`.
+    /// containers. Each has its name as the label `name`, and its letter
+    /// as `letter`.
     #[track_caller]
     pub fn up(nodes: usize, options: &[&str]) -> Self {
         let lab = Self::named(unique_name());
@@ -251,7 +253,7 @@ impl Lab {
         };
         let mut text = String::new();
         for node in status["nodes"].as_array().unwrap() {
-            for table in ["endpoints", "routes", "drops"] {
+            for table in ["endpoints", "routes", "services", "drops"] {
                 let name = node["name"].as_str().unwrap();
                 let output = run(&mut self.exec(name, &[TOMBOLO, "get", table]));
                 text += &format!("{name} {table}:\n{}\n", String::from_utf8_lossy(&output.stdout));
@@ -307,7 +309,7 @@ fn pods(nodes: usize) -> String {
             items.push(json!({
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {"name": name, "labels": {"name": name}},
+                "metadata": {"name": name, "labels": {"name": name, "letter": letter}},
                 "spec": {
                     "containers": containers,
                     "terminationGracePeriodSeconds": 2,

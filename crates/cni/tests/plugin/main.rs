@@ -13,6 +13,7 @@ mod bad_input;
 mod check;
 mod del;
 mod gc;
+mod loopback;
 mod run;
 mod status;
 mod version;

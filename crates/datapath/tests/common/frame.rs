@@ -90,6 +90,25 @@ impl Frame {
         self.protocol(protocol, &[kind, 0, 0, 0, 0, 7, 0, 1])
     }
 
+    /// The ICMP message that it is already, with this past its type, and summed up.
+    pub fn icmp_message(mut self, mut message: Vec<u8>) -> Self {
+        message[0] = self.payload[0];
+        self.payload = message;
+        self.resummed_icmp()
+    }
+
+    /// With the checksum of its ICMP message filled in.
+    pub fn resummed_icmp(mut self) -> Self {
+        self.payload[2..4].fill(0);
+        let sum = if self.protocol == ICMP {
+            checksum(&[&self.payload])
+        } else {
+            self.transport_sum()
+        };
+        self.payload[2..4].copy_from_slice(&sum.to_be_bytes());
+        self
+    }
+
     /// A TCP segment without options, summed up.
     pub fn tcp(source: &str, destination: &str, ports: [u16; 2], flags: u8, data: &[u8]) -> Self {
         let mut header = vec![0; 20];

@@ -115,3 +115,31 @@ pub fn publish(cluster: &Cluster, address: &str, port: u16, protocol: u8, slab: 
         .insert(&frontend_key(address, port, protocol), &frontend)
         .unwrap();
 }
+
+/// A table of `size` entries, a prime, that changes little when a backend comes or goes (Eisenbud and others, "Maglev: A
+/// Fast and Reliable Software Network Load Balancer", 2016, section 3.4).
+pub fn maglev(backends: &[u32], size: u32) -> Vec<u32> {
+    let hash = |id: u32, seed: u64| {
+        let mixed = (u64::from(id) + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ mixed >> 31).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (mixed ^ mixed >> 32) as u32
+    };
+    let mut turns: Vec<(u32, u32)> = backends
+        .iter()
+        .map(|id| (hash(*id, 1) % size, hash(*id, 2 << 32) % (size - 1) + 1))
+        .collect();
+    let mut table = vec![0; size as usize];
+    let mut left = size;
+    loop {
+        for (id, (next, skip)) in backends.iter().zip(&mut turns) {
+            while table[*next as usize] != 0 {
+                *next = (*next + *skip) % size;
+            }
+            table[*next as usize] = *id;
+            left -= 1;
+            if left == 0 {
+                return table;
+            }
+        }
+    }
+}

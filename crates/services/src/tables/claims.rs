@@ -21,6 +21,11 @@ impl Claims {
         self.owners.get(key).copied()
     }
 
+    /// Who has what.
+    pub fn owners(&self) -> impl Iterator<Item = (&FrontendKey, Slot)> {
+        self.owners.iter().map(|(key, slot)| (key, *slot))
+    }
+
     /// Who claims it and does not have it.
     pub fn waiting(&self, key: &FrontendKey) -> &[Slot] {
         self.waiting.get(key).map_or(&[], Vec::as_slice)

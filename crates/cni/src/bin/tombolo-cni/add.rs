@@ -27,7 +27,7 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
     let dns = config.dns()?;
     let requested_ips = config.requested_ips(args.ip.as_deref())?;
     let egress_limit = config.egress_limit()?;
-    check_namespace(&netns)?;
+    pod_namespace(&netns)?;
     fault::at(PluginStep::AddChecked)?;
 
     let sandbox = netns.to_string_lossy().into_owned();
@@ -69,7 +69,7 @@ fn ask(client: &Client<'_>, request: &AddRequest) -> Result<AddResponse, Failure
 }
 
 /// The specification leaves the namespace to the plugin; ours would lose its own connectivity.
-pub fn check_namespace(path: &Path) -> Result<()> {
+pub fn pod_namespace(path: &Path) -> Result<Namespace> {
     let text = path.to_string_lossy();
     let unusable =
         |error: tombolo_netlink::Error| invalid("CNI_NETNS", &text, &format!("is not usable: {error}"));
@@ -88,5 +88,5 @@ pub fn check_namespace(path: &Path) -> Result<()> {
             "is the node's own namespace, not a pod's",
         ));
     }
-    Ok(())
+    Ok(namespace)
 }

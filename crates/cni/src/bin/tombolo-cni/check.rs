@@ -5,7 +5,7 @@ use tombolo_cni::Config;
 use tombolo_cni::agent::check_path;
 use tombolo_cni::error::{Error, Result, code};
 
-use crate::add::{Environment, check_namespace};
+use crate::add::{Environment, pod_namespace};
 use crate::client::Client;
 
 pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
@@ -28,7 +28,7 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
             format!("no interface of that name with sandbox {sandbox:?} is in it; it is not the result of this attachment's ADD"),
         )
     })?;
-    check_namespace(&netns)?;
+    pod_namespace(&netns)?;
     let path = check_path(container_id.as_str(), if_name.as_str());
     Ok(Client::of(&config).post(&path, &expected).map(drop)?)
 }

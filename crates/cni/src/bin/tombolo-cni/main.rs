@@ -3,6 +3,8 @@
 //!
 //! Success prints one JSON document or nothing and exits with 0. Failure prints one JSON document
 //! and exits with 1. Both go to stdout, since that is what runtimes read; stderr stays empty.
+//!
+//! Under the name `loopback` it is the plugin of that name: see `loopback.rs`.
 
 mod add;
 mod check;
@@ -10,6 +12,7 @@ mod client;
 mod del;
 mod gc;
 mod input;
+mod loopback;
 mod status;
 
 use std::io::{self, Write};
@@ -35,6 +38,9 @@ fn main() -> ExitCode {
 /// `version` becomes the one that an error is to be printed in.
 fn run(environment: &add::Environment, version: &mut Version) -> Result<()> {
     let command = environment.command()?;
+    let loopback = std::env::args_os()
+        .next()
+        .is_some_and(|program| loopback::is_meant(&program));
     let stdin = match input::read_stdin(patience(command)) {
         // Runtimes pass a version on stdin, but the answer is due also where they do not.
         Err(_) if command == Command::Version => Vec::new(),
@@ -42,21 +48,19 @@ fn run(environment: &add::Environment, version: &mut Version) -> Result<()> {
     };
     *version = Config::version_for_errors(&stdin);
     match command {
-        Command::Version => print_document(&VersionInfo::new(*version)),
+        Command::Version => return print_document(&VersionInfo::new(*version)),
+        Command::Check => require(Version::V0_4_0, command, &stdin)?,
+        Command::Status | Command::Gc => require(Version::V1_1_0, command, &stdin)?,
+        Command::Add | Command::Del => {}
+    }
+    match command {
+        command if loopback => loopback::run(command, environment, &stdin),
         Command::Add => add::run(environment, &stdin),
         Command::Del => del::run(environment, &stdin),
-        Command::Check => {
-            require(Version::V0_4_0, command, &stdin)?;
-            check::run(environment, &stdin)
-        }
-        Command::Status => {
-            require(Version::V1_1_0, command, &stdin)?;
-            status::run(&stdin)
-        }
-        Command::Gc => {
-            require(Version::V1_1_0, command, &stdin)?;
-            gc::run(&stdin)
-        }
+        Command::Check => check::run(environment, &stdin),
+        Command::Status => status::run(&stdin),
+        Command::Gc => gc::run(&stdin),
+        Command::Version => Ok(()),
     }
 }
 

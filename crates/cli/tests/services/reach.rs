@@ -1,108 +1,15 @@
-//! Services with real traffic: who reaches what, what the backend saw of the client, and that nobody notices when
-//! things change. All in one lab, at the same time.
+//! Who reaches what, and what backends see of who asks.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod support;
-
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::thread;
 
 use serde_json::{Value, json};
-use support::Lab;
-use support::asking::{Client, Protocol};
 
-/// The nodes' addresses: node2 is past the router, node3 on node1's segment.
-const NODES: [[&str; 2]; 3] = [
-    ["172.20.1.11", "fd00:20:1::11"],
-    ["172.20.2.11", "fd00:20:2::11"],
-    ["172.20.1.12", "fd00:20:1::12"],
-];
+use crate::objects::{NODES, addresses, cluster_ips, load_balancer_ips, node_port, service};
+use crate::support::asking::{Client, Protocol};
+use crate::support::{self, Lab};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
-
-/// A scenario, and what it shows.
-type Scenario = (&'static str, fn(&Lab));
-
-#[test]
-fn services_are_reached_as_kubernetes_says() {
-    let options = [
-        "--segments",
-        "2",
-        "--families",
-        "dual",
-        "--lb-pool",
-        "203.0.113.0/24",
-    ];
-    let lab = Lab::up(3, &[&options[..], &["--lb-pool", "2001:db8:200::/112"]].concat());
-    let scenarios: [Scenario; 3] = [
-        ("backends see who asks", backends_see_who_asks),
-        ("policy Local", policy_local),
-        ("refused", what_nobody_serves_is_refused),
-    ];
-    let mut failed = Vec::new();
-    thread::scope(|scope| {
-        let running: Vec<_> = scenarios
-            .iter()
-            .map(|(name, run)| (name, scope.spawn(|| run(&lab))))
-            .collect();
-        // The panics' texts have been printed already.
-        failed.extend(
-            running
-                .into_iter()
-                .filter_map(|(name, run)| run.join().is_err().then_some(*name)),
-        );
-    });
-    assert!(failed.is_empty(), "failed: {failed:?}\n{}", lab.datapath());
-}
-
-/// A dual-stack Service of the probe's ports, with more of a spec.
-fn service(name: &str, selector: Value, more: Value) -> Value {
-    let mut spec = json!({
-        "ipFamilyPolicy": "RequireDualStack",
-        "selector": selector,
-        "ports": [
-            {"name": "tcp", "port": 80, "targetPort": 7070},
-            {"name": "udp", "port": 80, "targetPort": 7070, "protocol": "UDP"},
-        ],
-    });
-    for (key, value) in more.as_object().unwrap() {
-        spec[key] = value.clone();
-    }
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
-}
-
-/// The cluster IPs of a Service at its port.
-fn cluster_ips(service: &Value) -> Vec<SocketAddr> {
-    let ips = service["spec"]["clusterIPs"].as_array().unwrap();
-    ips.iter()
-        .map(|ip| SocketAddr::new(ip.as_str().unwrap().parse().unwrap(), 80))
-        .collect()
-}
-
-/// The load balancer's addresses of a Service at its port.
-fn load_balancer_ips(lab: &Lab, name: &str) -> Vec<SocketAddr> {
-    support::eventually("load balancer addresses", 10, || {
-        let service = lab.object("service", name);
-        let points = service["status"]["loadBalancer"]["ingress"].as_array()?.clone();
-        let ips = points
-            .iter()
-            .map(|p| SocketAddr::new(p["ip"].as_str().unwrap().parse().unwrap(), 80));
-        let ips: Vec<SocketAddr> = ips.collect();
-        (ips.len() == 2).then_some(ips)
-    })
-}
-
-fn node_port(service: &Value, protocol: Protocol) -> u16 {
-    let name = format!("{protocol:?}").to_lowercase();
-    let ports = service["spec"]["ports"].as_array().unwrap();
-    let port = ports.iter().find(|p| p["name"] == name.as_str()).unwrap();
-    port["nodePort"].as_u64().unwrap() as u16
-}
-
-fn addresses(node: usize) -> [IpAddr; 2] {
-    NODES[node].map(|a| a.parse().unwrap())
-}
 
 /// Who asks, whom, by which backend, and the address that this one is to see.
 struct Case<'a> {
@@ -133,7 +40,7 @@ impl Case<'_> {
 }
 
 /// Each way to a Service from pods and from outside, to backends on the same node, past the overlay, and beside.
-fn backends_see_who_asks(lab: &Lab) {
+pub fn backends_see_who_asks(lab: &Lab) {
     let names = ["to-a1", "to-a2", "to-a3", "to-b1"];
     let objects: Vec<Value> = names
         .iter()
@@ -224,7 +131,7 @@ fn backends_see_who_asks(lab: &Lab) {
 }
 
 /// With `externalTrafficPolicy: Local` the client's address is kept; a node without endpoints drops.
-fn policy_local(lab: &Lab) {
+pub fn policy_local(lab: &Lab) {
     let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
     lab.apply(&[service("local", json!({"name": "a2"}), local)]);
     let (outside, pod) = (Client::outside(lab), Client::pod(lab, "b1"));
@@ -269,7 +176,7 @@ fn policy_local(lab: &Lab) {
 }
 
 /// No endpoints, no such port, no such Service: refused at once.
-fn what_nobody_serves_is_refused(lab: &Lab) {
+pub fn what_nobody_serves_is_refused(lab: &Lab) {
     lab.apply(&[
         service("empty", json!({"name": "nobody"}), json!({"type": "NodePort"})),
         service("one-port", json!({"name": "a1"}), json!({})),
@@ -293,4 +200,50 @@ fn what_nobody_serves_is_refused(lab: &Lab) {
             }
         }
     }
+}
+
+/// Each client keeps its backend with `sessionAffinity: ClientIP`; without, all get their share.
+pub fn affinity_keeps_clients(lab: &Lab) {
+    let affinity = json!({"type": "NodePort", "sessionAffinity": "ClientIP"});
+    lab.apply(&[
+        service("keeps", json!({"letter": "a"}), affinity),
+        service("spreads", json!({"letter": "a"}), json!({"type": "NodePort"})),
+    ]);
+    let (outside, pod) = (Client::outside(lab), Client::pod(lab, "b3"));
+    let all: BTreeSet<String> = ["a1", "a2", "a3"]
+        .iter()
+        .flat_map(|pod| lab.addresses(pod))
+        .collect();
+    for (name, backends) in [("keeps", 1), ("spreads", 3)] {
+        let object = lab.object("service", name);
+        for family in 0..2 {
+            let own = SocketAddr::new(addresses(0)[family], node_port(&object, Protocol::Tcp));
+            for (client, to) in [(&pod, cluster_ips(&object)[family]), (&outside, own)] {
+                client.ask_until_answered(lab, Protocol::Tcp, to);
+                let servers = (0..60).map(|_| client.ask(Protocol::Tcp, to).unwrap().server.ip().to_string());
+                let servers: BTreeSet<String> = servers.collect();
+                assert!(servers.is_subset(&all), "{servers:?}");
+                assert_eq!(servers.len(), backends, "{name} at {to}: {servers:?}");
+            }
+        }
+    }
+    let client = outside.addresses[0].to_string();
+    let view: Value = serde_json::from_str(&support::asking::get(
+        lab,
+        "node1",
+        &["services", "--json", "--client", &client],
+    ))
+    .unwrap();
+    let port = node_port(&lab.object("service", "keeps"), Protocol::Tcp);
+    let place = format!("node port {port}/TCP (IPv4)");
+    let row = view
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["frontend"] == place.as_str())
+        .unwrap();
+    assert_eq!(row["service"], "default/keeps");
+    assert_eq!(row["client"]["outcome"], "kept", "{row}");
+    assert_eq!(row["affinitySeconds"], 10_800);
+    assert_eq!(row["external"]["backends"].as_array().unwrap().len(), 3, "{row}");
 }
