@@ -1,7 +1,7 @@
 //! Answers: the packet in hand becomes what is said to its sender, and leaves the way any packet there would.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT},
+    bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT},
     helpers::{bpf_csum_diff, bpf_redirect},
 };
 use tombolo_abi::{Addr, GATEWAY_MAC};
@@ -171,7 +171,7 @@ fn send_back(skb: Skb, packet: &Packet) -> Option<i32> {
                 source: packet.destination,
                 destination: packet.source,
             };
-            Some(fib::redirect(skb, &ends))
+            fib::send_as_it_is(skb, &ends).then_some(TC_ACT_REDIRECT)
         }
         // The stack keeps to the MTU of its routes by itself.
         Place::OwnNode | Place::OwnBlock | Place::Services => None,

@@ -58,6 +58,9 @@ pub fn place(skb: Skb, packet: &Packet, client: Client, tracking: &mut Tracking)
     if are_on() && place.may_be_a_service() && begin(skb, packet, tcp_flags, client, tracking)? {
         return Ok(resolve(&tracking.to.ends.destination));
     }
+    if are_on() && tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
+        flows::begin_beside(tracking);
+    }
     if TRACK_FLOWS.load() != 0 && !matches!(place, Place::Services) {
         flows::begin_untranslated(tracking)?;
     }
@@ -65,8 +68,7 @@ pub fn place(skb: Skb, packet: &Packet, client: Client, tracking: &mut Tracking)
 }
 
 /// What arrived at an address that no pod has, and is a Service's all the same, or answers what went out for one;
-/// `None`: it is neither. `at_node`: the address is this node's. `check` holds who claims to be a pod to the way that a
-/// pod's packets take.
+/// `None`: it is neither. `check` holds who claims to be a pod to the way that a pod's packets take.
 ///
 /// # Errors
 /// As [`place`]; and those of `check`.
@@ -75,17 +77,12 @@ pub fn arrived(
     skb: Skb,
     packet: &Packet,
     tracking: &mut Tracking,
-    at_node: bool,
     check: impl FnOnce() -> Result<(), Outcome>,
 ) -> Result<Option<Verdict>, Verdict> {
     if !are_on() {
         return Ok(None);
     }
     if let Found::Key { tcp_flags } = find(skb, packet, tracking)? {
-        // Most of what the node itself is sent: its stack knows its connections, and resets those of nobody.
-        if at_node && packet.protocol == protocol::TCP && tcp_flags & tcp::SYN == 0 {
-            return Ok(None);
-        }
         begin(skb, packet, tcp_flags, Client::External, tracking)?;
     }
     if !tracking.to.is_set() {
@@ -223,6 +220,13 @@ pub extern "C" fn service_choose(facts: u32) -> i32 {
 /// `NoService`, `SourceRange`, `UnknownFlow`, `NoBackend`, `BackendElsewhere`.
 #[inline(always)]
 fn choose(tracking: &mut Tracking, facts: u32) -> Result<(), Outcome> {
+    let flags = (facts >> 8) as u8;
+    let begins =
+        tracking.key.protocol != protocol::TCP || flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
+    // Most of what the node itself is sent: its stack knows its connections, and resets those of nobody.
+    if !begins && resolve::node(&tracking.key.destination).is_some_and(resolve::is_local) {
+        return Ok(());
+    }
     let Some(frontend) = frontends::find(&tracking.key, &mut tracking.frontend) else {
         return if frontends::is_address(&tracking.key, &mut tracking.frontend) {
             Err(Outcome::NoService)
@@ -233,8 +237,7 @@ fn choose(tracking: &mut Tracking, facts: u32) -> Result<(), Outcome> {
     if !frontends::lets_in(frontend, &tracking.key.source) {
         return Err(Outcome::SourceRange);
     }
-    let flags = (facts >> 8) as u8;
-    if tracking.key.protocol == protocol::TCP && flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::SYN {
+    if !begins {
         return Err(Outcome::UnknownFlow);
     }
     tracking.backend = frontends::choose(frontend, &tracking.key, is_external(facts))?;

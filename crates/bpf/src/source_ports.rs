@@ -67,19 +67,23 @@ pub extern "C" fn flow_try_port(context: *mut __sk_buff, port: u32, of_node: u32
     if of_node != 0 && is_in_use(Skb::new(context), &scratch.answers) {
         return TAKEN;
     }
-    match flows::make(&scratch.answers, &scratch.answering) {
-        Made::Done => {
-            if of_node != 0
-                && let Some(mark) = mark(scratch.answers.protocol, port as u16)
-            {
-                // SAFETY: an aligned word of the map's.
-                unsafe { mark.write_volatile(1) };
+    for _ in 0..2 {
+        match flows::make(&scratch.answers, &scratch.answering) {
+            Made::Done => {
+                if of_node != 0
+                    && let Some(mark) = mark(scratch.answers.protocol, port as u16)
+                {
+                    // SAFETY: an aligned word of the map's.
+                    unsafe { mark.write_volatile(1) };
+                }
+                return 0;
             }
-            0
+            Made::Taken if flows::make_way(&scratch.answers) => {}
+            Made::Taken => break,
+            Made::Full => return FULL,
         }
-        Made::Taken => TAKEN,
-        Made::Full => FULL,
     }
+    TAKEN
 }
 
 /// What says whether a port (network byte order) of the node may be the source of a translated flow: 1. That is noted when

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{
-    bed::Bed,
+    bed::{Bed, run},
     cluster::{Cluster, DROP, FAMILIES, Family, NEXT, NODE_2_MAC, REDIRECT, ROUTER_MAC},
     frame::{Frame, IcmpError, TCP, UDP, ip},
     service::{NODE_PORT, PORT, TARGET_PORT, cluster_ip, every_address, publish, slab, turn_on},
@@ -170,22 +170,32 @@ fn of_clients_about_answers() {
 #[test]
 fn about_what_came_to_a_node_port() {
     let (cluster, _bed) = cluster();
+    // What is for clients outside leaves by the kernel's routes.
+    for command in [
+        "sysctl -q -w net.ipv4.conf.all.forwarding=1 net.ipv6.conf.all.forwarding=1",
+        "ip link set wire0 up",
+        "ip addr add 172.20.1.11/24 dev up0",
+        "ip addr add fd00:20:1::11/64 dev up0 nodad",
+        "ip link set up0 up",
+        "ip route add default via 172.20.1.1",
+        "ip -6 route add default via fd00:20:1::1",
+    ] {
+        run(command);
+    }
     for f in FAMILIES {
         // With a backend elsewhere, which sees this node.
         let there = slab(&cluster, 0, 1, TCP, &[f.pod_2]);
         publish(&cluster, every_address(f), NODE_PORT, TCP, there);
         let sent = packet(TCP, f.outside, f.node, [50_000, NODE_PORT]);
         let there = cluster.expect(Hook::FromUplink, &sent, REDIRECT, Outcome::Routed);
-        // It leaves by the kernel's routes, of which there are none here, as what it becomes.
         for (from, seen) in [(f.pod_2, f.node), (router(f), router(f))] {
             let error = error((3, 1), from, &there.frame, 1000).with_mac(NODE_2_MAC);
-            let run = cluster.expect(Hook::FromUplink, &error, DROP, Outcome::NoRoute);
-            let error = error.ttl(63);
+            let run = cluster.expect(Hook::FromUplink, &error, REDIRECT, Outcome::Routed);
             assert_tells(&run, seen, &sent, &error);
         }
         // The client about an answer of the backend's.
         let answer = packet(TCP, f.pod_2, f.node, [TARGET_PORT, 50_000]).with_mac(NODE_2_MAC);
-        let back = cluster.expect(Hook::FromUplink, &answer, DROP, Outcome::NoRoute);
+        let back = cluster.expect(Hook::FromUplink, &answer, REDIRECT, Outcome::Routed);
         let error = error((11, 3), f.outside, &back.frame, 1000).with_mac(ROUTER_MAC);
         let run = cluster.expect(Hook::FromUplink, &error, REDIRECT, Outcome::Routed);
         assert_tells(&run, f.node, &answer, &error);

@@ -11,12 +11,13 @@ use std::{
 };
 
 use common::{
-    bed::Other,
-    cluster::FAMILIES,
+    bed::{Other, run},
+    cluster::{FAMILIES, Family},
     frame::{TCP, UDP, ip},
     node::{Node, listen, next, timed},
     service::{NODE_PORT, PORT, TARGET_PORT, cluster_ip, every_address, publish, slab, turn_on},
 };
+use tombolo_abi::{Hook, Outcome};
 use tombolo_datapath::Attach;
 
 /// A TCP server that tells its client whom it sees, and then sends back all that comes.
@@ -159,16 +160,66 @@ fn nobody_serves_and_the_client_knows_at_once() {
 }
 
 #[test]
-fn tcp_from_outside_to_a_node_port() {
+fn a_backend_has_closed_its_port_and_the_client_knows_at_once() {
     let node = Node::new(Attach::Auto);
     turn_on(&node.cluster);
-    // Somebody out there, who is no node.
+    for f in FAMILIES {
+        for backend in [f.b, f.pod_2] {
+            let slab = slab(&node.cluster, 0, 1, UDP, &[backend]);
+            publish(&node.cluster, cluster_ip(f), PORT, UDP, slab);
+            let error = node.pod_a.run(move || {
+                let socket = timed(UdpSocket::bind((ip(f.a), 0)).unwrap());
+                socket.connect((ip(cluster_ip(f)), PORT)).unwrap();
+                socket.send(b"x").unwrap();
+                socket.recv(&mut [0; 8]).unwrap_err()
+            });
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{backend}");
+        }
+    }
+}
+
+/// Somebody out there, who is no node.
+const fn client(f: Family) -> &'static str {
+    if f.v4 { "172.20.1.50" } else { "fd00:20:1::50" }
+}
+
+fn with_client() -> Node {
+    let node = Node::new(Attach::Auto);
+    turn_on(&node.cluster);
     node.wire.commands(&[
         "ip addr add 172.20.1.50/24 dev wire0",
         "ip -6 addr add fd00:20:1::50/64 dev wire0 nodad",
     ]);
+    node
+}
+
+#[test]
+fn answers_are_made_to_fit_the_way_out() {
+    let node = with_client();
+    // The client takes more than the uplink, so that the backend has to learn it.
+    node.wire.commands(&[
+        "ip link set wire0 mtu 1300",
+        "ip route add 172.20.1.11/32 dev wire0 src 172.20.1.50 advmss 1460",
+        "ip -6 route add fd00:20:1::11/128 dev wire0 src fd00:20:1::50 advmss 1440",
+    ]);
+    run("ip link set up0 mtu 1300");
     for f in FAMILIES {
-        let client = if f.v4 { "172.20.1.50" } else { "fd00:20:1::50" };
+        let slab = slab(&node.cluster, 0, 1, TCP, &[f.b]);
+        publish(&node.cluster, every_address(f), NODE_PORT, TCP, slab);
+        let server = serve(&node.pod_b, f.b);
+        let before = node.counted(Hook::FromPod).get(&Outcome::TooBig).copied();
+        assert_eq!(exchange(&node.wire, client(f), f.node, NODE_PORT), ip(client(f)));
+        server.join().unwrap();
+        let after = node.counted(Hook::FromPod).get(&Outcome::TooBig).copied();
+        assert!(after > before, "{after:?}");
+    }
+}
+
+#[test]
+fn tcp_from_outside_to_a_node_port() {
+    let node = with_client();
+    for f in FAMILIES {
+        let client = client(f);
         for (place, backend, seen) in [(&node.pod_b, f.b, client), (&node.wire, f.pod_2, f.node)] {
             let slab = slab(&node.cluster, 0, 1, TCP, &[backend]);
             publish(&node.cluster, every_address(f), NODE_PORT, TCP, slab);

@@ -43,7 +43,7 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
             services::goes_on(skb, &packet, tracking)?;
             deliver(skb, &packet, &tracking.to, endpoint, Entry::Forwarded)
         }
-        Place::OwnNode => match services::arrived(skb, &packet, tracking, true, || Ok(()))? {
+        Place::OwnNode => match services::arrived(skb, &packet, tracking, || Ok(()))? {
             Some(verdict) => Ok(verdict),
             None => to_stack(skb, &packet, &tracking.to),
         },

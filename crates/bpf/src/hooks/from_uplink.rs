@@ -58,8 +58,7 @@ fn stages(skb: Skb) -> Result<Verdict, Verdict> {
         // A node is no router for the pods of others.
         Place::Remote(route) if route.kind == RouteKind::Pods as u8 => Err(Outcome::NotLocal.into()),
         Place::Remote(_) | Place::OwnNode | Place::Services | Place::Outside => {
-            let at_node = matches!(place, Place::OwnNode);
-            match services::arrived(skb, &packet, tracking, at_node, || check_pod(skb, &packet))? {
+            match services::arrived(skb, &packet, tracking, || check_pod(skb, &packet))? {
                 Some(verdict) => Ok(verdict),
                 None if matches!(place, Place::Services) => Err(services::unknown(skb, &packet)),
                 None => Ok(Verdict::pass(Outcome::NotOurs)),
