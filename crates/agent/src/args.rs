@@ -34,6 +34,10 @@ pub struct Args {
     /// How programs are attached to devices
     #[arg(long, value_enum, default_value_t)]
     pub attach: Attach,
+    /// The control group (cgroup v2) whose processes, and those of all groups below, reach Services by their sockets:
+    /// usually /sys/fs/cgroup; left out: pods reach Services by their packets, the node's own processes do not
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
     /// The form of log lines
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,6 +78,7 @@ pub struct Control {
     pub node: String,
     pub claim: Arc<Claim>,
     pub devices: Vec<String>,
+    pub cgroup: Option<PathBuf>,
     pub objects: Arc<Objects>,
     pub endpoints: Arc<Endpoints>,
     pub services: Arc<Services>,
@@ -101,8 +103,7 @@ impl Control {
     }
 
     fn work(self, trigger: &Trigger, mut installer: Installer) {
-        let mut reconciler =
-            Reconciler::new(self.endpoints.datapath.clone(), self.endpoints.state_dir.clone());
+        let mut reconciler = Reconciler::new(&self.endpoints, self.cgroup.clone());
         let mut retry = None;
         let mut looked = Instant::now();
         loop {

@@ -35,6 +35,7 @@ use tombolo_netlink::{Mac, Namespace};
 pub use on_node::pod_links;
 
 use crate::journal::Journal;
+use crate::network_namespaces::NetworkNamespaces;
 use crate::socket::Lock;
 use crate::turns::Turns;
 use crate::wiring::PodLink;
@@ -52,6 +53,7 @@ pub struct PodSettings {
 pub struct Endpoints {
     pub store: Arc<AddressStore>,
     pub datapath: Arc<Datapath>,
+    pub namespaces: Arc<NetworkNamespaces>,
     pub journal: Journal,
     /// Where plugins leave records of DELs that found no agent.
     pub state_dir: PathBuf,

@@ -68,6 +68,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The kernel does not tell network namespaces apart.
+    #[error("the kernel does not tell the cookie of a network namespace: {0}; run Linux 6.1 or newer")]
+    NamespaceCookie(#[source] io::Error),
     /// There is no clock.
     #[error("the kernel does not tell the time: {0}")]
     Clock(#[source] io::Error),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tombolo_abi::GATEWAY_MAC;
+use tombolo_datapath::netns_cookie;
 use tombolo_netlink::{Error, LinkChange, Namespace, Netlink, Result, Route, sysctl};
 
 use crate::fault::{self, Step};
@@ -18,40 +19,49 @@ const LOCAL_DEADLINE: Duration = Duration::from_secs(5);
 /// How often to look.
 const LOCAL_LOOK: Duration = Duration::from_micros(200);
 
+/// What there was before anything was done.
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// Whether there was an interface of that name.
+    pub interface: bool,
+    /// The cookie of the namespace.
+    pub netns_cookie: u64,
+}
+
 /// A thread inside a pod's namespace. It ends when this goes.
 pub struct Inside {
     addresses: mpsc::Sender<Vec<IpAddr>>,
-    existed: mpsc::Receiver<bool>,
+    found: mpsc::Receiver<Found>,
     outcome: mpsc::Receiver<Result<()>>,
 }
 
 impl Inside {
-    /// Sends a thread into the namespace, which looks for an interface of that name at once.
+    /// Sends a thread into the namespace, which looks around at once.
     pub fn enter<'scope>(
         scope: &'scope Scope<'scope, '_>,
         pod: &'scope Namespace,
         interface: &'scope str,
     ) -> Self {
         let (addresses, given) = mpsc::channel();
-        let (existed, to_existed) = mpsc::channel();
+        let (found, to_found) = mpsc::channel();
         let (outcome, to_outcome) = mpsc::channel();
-        scope.spawn(move || drop(outcome.send(work(pod, interface, &existed, &given))));
+        scope.spawn(move || drop(outcome.send(work(pod, interface, &found, &given))));
         Self {
             addresses,
-            existed: to_existed,
+            found: to_found,
             outcome: to_outcome,
         }
     }
 
-    /// Whether the interface was there before anything was done.
+    /// What there was before anything was done.
     ///
     /// # Errors
     /// The namespace cannot be entered, or the kernel does not answer.
-    pub fn existed(&self) -> Result<bool> {
-        match self.existed.recv() {
-            Ok(existed) => Ok(existed),
+    pub fn found(&self) -> Result<Found> {
+        match self.found.recv() {
+            Ok(found) => Ok(found),
             // The thread has ended; it says why.
-            Err(_) => self.finish().map(|()| true),
+            Err(_) => Err(self.finish().err().unwrap_or_else(defect)),
         }
     }
 
@@ -66,25 +76,33 @@ impl Inside {
     /// # Errors
     /// The kernel refuses.
     pub fn finish(&self) -> Result<()> {
-        self.outcome.recv().unwrap_or_else(|_| {
-            let source = std::io::Error::other("its thread has ended by a defect; please report it");
-            Err(Error::Namespace {
-                operation: "work inside".into(),
-                source,
-            })
-        })
+        self.outcome.recv().unwrap_or_else(|_| Err(defect()))
+    }
+}
+
+fn defect() -> Error {
+    Error::Namespace {
+        operation: "work inside".into(),
+        source: std::io::Error::other("its thread has ended by a defect; please report it"),
     }
 }
 
 fn work(
     pod: &Namespace,
     interface: &str,
-    existed: &mpsc::Sender<bool>,
+    found: &mpsc::Sender<Found>,
     addresses: &mpsc::Receiver<Vec<IpAddr>>,
 ) -> Result<()> {
     pod.enter()?;
     let mut netlink = Netlink::open()?;
-    let _ = existed.send(netlink.link(interface)?.is_some());
+    let netns_cookie = netns_cookie().map_err(|source| Error::Namespace {
+        operation: "ask for the cookie of".into(),
+        source,
+    })?;
+    let _ = found.send(Found {
+        interface: netlink.link(interface)?.is_some(),
+        netns_cookie,
+    });
     match addresses.recv() {
         Ok(addresses) => configure(&mut netlink, interface, &addresses),
         // There is nothing to be done after all.

@@ -42,6 +42,7 @@ mod kube_proxy;
 mod masquerade;
 mod metrics;
 mod monitor;
+mod network_namespaces;
 mod objects;
 mod overlay;
 mod pod_routes;

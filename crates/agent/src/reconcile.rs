@@ -10,12 +10,17 @@ use tombolo_datapath::Datapath;
 use tombolo_layout::{Desired, Local, Masquerade};
 use tombolo_netlink::Netlink;
 
+use crate::endpoints::Endpoints;
 use crate::error::Error;
+use crate::network_namespaces::NetworkNamespaces;
 use crate::{kernel_routes, masquerade, overlay, reserved_ports, sysctls};
 
 /// Makes the kernel what the layout asks for.
 pub struct Reconciler {
     datapath: Arc<Datapath>,
+    namespaces: Arc<NetworkNamespaces>,
+    /// Whose processes reach Services by their sockets.
+    cgroup: Option<PathBuf>,
     /// Where it is kept what the kernel's settings were before.
     state_dir: PathBuf,
     /// The rule in force and the overlay's port, as far as is known: asking costs as much as setting.
@@ -27,10 +32,12 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// Nothing is known of the kernel yet.
-    pub fn new(datapath: Arc<Datapath>, state_dir: PathBuf) -> Self {
+    pub fn new(endpoints: &Endpoints, cgroup: Option<PathBuf>) -> Self {
         Self {
-            datapath,
-            state_dir,
+            datapath: endpoints.datapath.clone(),
+            namespaces: endpoints.namespaces.clone(),
+            cgroup,
+            state_dir: endpoints.state_dir.clone(),
             masquerade: None,
             programs_are_ours: false,
         }
@@ -51,6 +58,7 @@ impl Reconciler {
         let filled = tables.is_ok();
         keep(tables);
         keep(self.hooks(desired, local));
+        keep(self.sockets());
         if filled && !self.programs_are_ours {
             let replaced = self.datapath.replace_programs();
             self.programs_are_ours = replaced.is_ok();
@@ -82,6 +90,8 @@ impl Reconciler {
         if self.datapath.config()? != desired.config {
             self.datapath.set_config(&desired.config)?;
         }
+        self.namespaces
+            .set_node(desired.config.node_v4, desired.config.node_v6)?;
         tracing::debug!(?macs, ?routes, "the tables are as they should be");
         Ok(())
     }
@@ -107,6 +117,14 @@ impl Reconciler {
                 self.datapath.detach(&name)?;
                 tracing::info!(device = name, "this device is no uplink any more");
             }
+        }
+        Ok(())
+    }
+
+    fn sockets(&self) -> Result<(), Error> {
+        match &self.cgroup {
+            Some(cgroup) => self.datapath.attach_sockets(cgroup)?,
+            None => self.datapath.detach_sockets()?,
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ use crate::install::Installer;
 use crate::journal::Journal;
 use crate::metrics::{self, Metrics};
 use crate::monitor::AddressEvents;
+use crate::network_namespaces::NetworkNamespaces;
 use crate::objects::Objects;
 use crate::server::{self, Server};
 use crate::services::{Message, Services, Start};
@@ -108,6 +109,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         node: args.node.clone(),
         claim: claim.clone(),
         devices: args.devices,
+        cgroup: args.cgroup,
         objects: objects.clone(),
         endpoints: endpoints.clone(),
         services: services.clone(),
@@ -206,9 +208,11 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     };
     let datapath = Arc::new(Datapath::load(&options)?);
     let (services, messages) = Services::adopt(datapath.clone())?;
+    let namespaces = Arc::new(NetworkNamespaces::new(datapath.clone())?);
     let endpoints = Arc::new(Endpoints {
         store: Arc::new(store),
         datapath,
+        namespaces,
         journal: Journal::open(&args.state_dir).map_err(Error::file("make a folder in", &args.state_dir))?,
         state_dir: args.state_dir.clone(),
         settings,

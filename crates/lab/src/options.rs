@@ -47,6 +47,9 @@ pub struct UpArgs {
     /// Range that Services of type LoadBalancer get addresses from, such as 203.0.113.0/24; once for each family
     #[arg(long = "lb-pool", value_name = "CIDR")]
     pub lb_pools: Vec<IpNet>,
+    /// Leave sockets alone: pods reach Services by their packets, and the nodes' own processes do not reach them
+    #[arg(long)]
+    pub no_socket_hooks: bool,
     /// MTU of the pods, instead of what the nodes' devices and the routing leave
     #[arg(long, value_name = "MTU")]
     pub pod_mtu: Option<u16>,

@@ -44,6 +44,8 @@ pub struct Plan {
     pub families: Families,
     /// The cluster's Network.
     pub network: NetworkSpec,
+    /// Whether processes of nodes and pods reach Services by their sockets.
+    pub socket_hooks: bool,
     /// The L2 segments of the fabric.
     pub segments: Vec<Segment>,
     /// The nodes.
@@ -124,6 +126,7 @@ impl Plan {
                 mtu: options.pod_mtu,
                 overlay_port: 4789,
             },
+            socket_hooks: !options.no_socket_hooks,
             segments: (1..=segments)
                 .map(|number| Segment {
                     number,

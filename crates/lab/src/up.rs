@@ -215,6 +215,12 @@ impl Processes {
             let mut agent = vec!["agent", "--node", name, "--kubeconfig", NODE_KUBECONFIG];
             agent.extend(["--cni-bin-dir", NODE_CNI_BIN, "--cni-conf-dir", NODE_CNI_CONF]);
             agent.extend(["--cni-plugin", &plugin]);
+            // Everything of the node starts in it, and in groups below.
+            let cgroup = lab.cgroup()?.child(name);
+            let cgroup = cgroup.path().to_string_lossy();
+            if plan.socket_hooks {
+                agent.extend(["--cgroup", &cgroup]);
+            }
             self.start(lab, &place, format!("{name}-agent"), &agent)?;
             self.start(lab, &place, format!("{name}-probe"), &["probe", "serve"])?;
         }

@@ -26,6 +26,8 @@ const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);
 /// What an ADD is to make.
 struct Wanted<'a> {
     allocation: Request,
+    /// Of the pod's network namespace.
+    netns_cookie: u64,
     settings: &'a PodSettings,
     others: Others,
 }
@@ -56,9 +58,10 @@ impl Endpoints {
                 // What an earlier attachment of this name held is free by its record.
                 self.remove(&owner).map_err(any)?;
             }
-            self.refuse_existing(&mut host, &inside, &owner)?;
+            let netns_cookie = self.refuse_existing(&mut host, &inside, &owner)?;
             let wanted = Wanted {
                 allocation: self.wish(&owner, &request, &settings)?,
+                netns_cookie,
                 settings: &settings,
                 others: Others::of_new(request.egress_limit),
             };
@@ -111,6 +114,7 @@ impl Endpoints {
         made.link = true;
         fault::at(Step::AddLinkMade)?;
         self.wire(host, inside, &link, index, wanted.others)?;
+        self.namespaces.add(attachment, wanted.netns_cookie);
         pending.wait().map_err(store)?;
         fault::at(Step::AddStored)?;
         Ok(response(attachment, host_name.clone()))
@@ -142,6 +146,7 @@ impl Endpoints {
     /// Takes back what was made, whatever of it there is.
     fn undo(&self, host: &mut Netlink, owner: &Owner, made: &Made) -> Result<(), Error> {
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
+        self.namespaces.remove(owner);
         if let (Some(attachment), true) = (&made.attachment, made.link) {
             let settings = PodSettings::default();
             pod_link(attachment, &host_name, &settings).remove(host, &self.datapath)?;
@@ -177,17 +182,19 @@ impl Endpoints {
         })
     }
 
-    /// Before anything is changed: CNI has ADD fail where the interface exists.
-    fn refuse_existing(&self, host: &mut Netlink, inside: &Inside, owner: &Owner) -> Result<(), CniError> {
+    /// Before anything is changed: CNI has ADD fail where the interface exists. Gives the cookie of the pod's network
+    /// namespace.
+    fn refuse_existing(&self, host: &mut Netlink, inside: &Inside, owner: &Owner) -> Result<u64, CniError> {
         if let Some(held) = self.store.get(owner).map_err(store)? {
             return Err(store(StoreError::AlreadyAllocated { held: Box::new(held) }));
         }
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
         let on_host = host.link(&host_name).map_err(kernel)?.is_some();
-        if inside.existed().map_err(kernel)? || on_host {
+        let found = inside.found().map_err(kernel)?;
+        if found.interface || on_host {
             return Err(exists_already(owner, &host_name));
         }
-        Ok(())
+        Ok(found.netns_cookie)
     }
 
     /// Waits a while for the node's settings, which come soon after the agent's start.

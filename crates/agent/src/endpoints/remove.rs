@@ -36,6 +36,7 @@ impl Endpoints {
     pub fn remove(&self, owner: &Owner) -> Result<(), Error> {
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
         let held = self.store.get(owner)?;
+        self.namespaces.remove(owner);
         let link = PodLink {
             host_name: &host_name,
             pod_name: &owner.ifname,

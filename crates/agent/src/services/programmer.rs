@@ -31,6 +31,9 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 const RESTING: Duration = Duration::from_secs(1);
 const FULL: Duration = Duration::from_secs(10);
 
+/// IP protocol number.
+const UDP: u8 = 17;
+
 /// How many problems are told one by one.
 const TOLD: usize = 10;
 
@@ -286,6 +289,7 @@ impl Programmer {
         if !changes.frontends.is_empty() {
             on_known();
         }
+        self.end_sockets(&changes);
         for conflict in changes.conflicts {
             tracing::warn!(service = %conflict.service, "{conflict}");
             let uid = self
@@ -296,6 +300,25 @@ impl Programmer {
             let _ = self.conflicts.send(Lost { conflict, uid });
         }
         true
+    }
+
+    /// The node's own connected UDP sockets cannot choose again: they are told that their backend has gone.
+    fn end_sockets(&self, changes: &Changes) {
+        let of_udp = changes
+            .backends_down
+            .iter()
+            .filter(|(_, backend)| backend.protocol == UDP);
+        let left = of_udp
+            .map(|(_, backend)| (backend.address, backend.port))
+            .collect();
+        match self.datapath.end_sockets(&left) {
+            Ok(0) => {}
+            Ok(ended) => tracing::debug!(ended, "ended UDP sockets whose backends have gone"),
+            Err(error) => {
+                self.metrics.reconcile_errors.inc();
+                tracing::error!(%error, "cannot end UDP sockets whose backends have gone");
+            }
+        }
     }
 
     fn tell_health(&self) {
