@@ -45,13 +45,15 @@ pub enum Rule {
     OutsideToPod,
     /// Pod to Service.
     PodToService,
+    /// Node to Service.
+    NodeToService,
     /// The broader network to a Service.
     OutsideToService,
 }
 
 impl Rule {
     /// All of them, in the order in which they are reported.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Localhost,
         Self::Itself,
         Self::SameNode,
@@ -62,6 +64,7 @@ impl Rule {
         Self::PodToOutside,
         Self::OutsideToPod,
         Self::PodToService,
+        Self::NodeToService,
         Self::OutsideToService,
     ];
 }
@@ -79,6 +82,7 @@ impl fmt::Display for Rule {
             Self::PodToOutside => "pods reach the outside with their node's address (island)",
             Self::OutsideToPod => "nobody outside reaches a pod's address (island)",
             Self::PodToService => "pods reach Services by their cluster IPs, and backends see the pod",
+            Self::NodeToService => "nodes reach Services by their cluster IPs and node ports",
             Self::OutsideToService => {
                 "the outside reaches Services by node ports and load balancer addresses"
             }
@@ -162,15 +166,12 @@ fn pair(cluster: &Cluster, source: usize, target: usize, cases: &mut Vec<Case>) 
         (Kind::Pod, Kind::Node) => Rule::PodToNode,
         (Kind::Pod, Kind::Outside) => Rule::PodToOutside,
         (Kind::Outside, Kind::Pod) => Rule::OutsideToPod,
-        (Kind::Pod | Kind::Outside, Kind::Service) => {
+        (Kind::Pod | Kind::Node | Kind::Outside, Kind::Service) => {
             to_service(cluster, source, target, cases);
             return;
         }
-        // Between nodes, and between nodes and the outside, nothing is Tombolo's; and nodes' own processes do not
-        // reach Services yet.
-        (Kind::Node | Kind::Outside, Kind::Node | Kind::Outside)
-        | (Kind::Node, Kind::Service)
-        | (Kind::Service, _) => return,
+        // Between nodes, and between nodes and the outside, nothing is Tombolo's.
+        (Kind::Node | Kind::Outside, Kind::Node | Kind::Outside) | (Kind::Service, _) => return,
     };
     for address in &to.addresses {
         let expect = match rule {
@@ -203,6 +204,8 @@ fn to_service(cluster: &Cluster, source: usize, target: usize, cases: &mut Vec<C
     for place in cluster.service(target).iter().flat_map(|service| &service.places) {
         let rule = match (from.kind, &place.by) {
             (Kind::Pod, By::ClusterIp) => Rule::PodToService,
+            // Nothing but their sockets leads nodes there.
+            (Kind::Node, By::ClusterIp | By::NodePort(_)) if cluster.socket_hooks => Rule::NodeToService,
             (Kind::Outside, By::NodePort(_) | By::LoadBalancer) => Rule::OutsideToService,
             _ => continue,
         };
@@ -251,13 +254,22 @@ fn service_answers(cluster: &Cluster, from: &Party, place: &Place) -> Expect {
         By::NodePort(node) => Some(node.as_str()),
         By::LoadBalancer => None,
     };
+    // A node's own processes have its own node port translated at their sockets, whatever the external policy.
+    let is_own_port =
+        from.kind == Kind::Node && matches!(place.by, By::NodePort(_)) && entry == from.node.as_deref();
+    // What a pod sends to itself by a socket that has been given its address is nobody else's. (The probe connects its
+    // UDP sockets, which pods' packets are translated for.)
+    let is_at_socket = cluster.socket_hooks && place.protocol != Protocol::Udp;
     let mut answers = BTreeMap::new();
     for backend in &place.backends {
         let here = backend.node.as_deref() == entry;
         let sources = match &place.by {
+            By::NodePort(_) if is_own_port => own.clone(),
             By::ClusterIp | By::NodePort(_) if place.local && !here => continue,
             // A pod would take what comes from itself for its own.
-            By::ClusterIp if own.contains(&backend.address) => [gateway(backend.address)].into(),
+            By::ClusterIp if own.contains(&backend.address) && !is_at_socket => {
+                [gateway(backend.address)].into()
+            }
             By::NodePort(node) if !here => cluster.node_addresses(Some(node)),
             // Which node it is that it comes in by, the load balancer decides.
             By::LoadBalancer if !place.local => &own | &cluster.all_node_addresses(),

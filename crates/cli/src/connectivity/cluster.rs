@@ -20,6 +20,8 @@ pub struct Cluster {
     pub parties: Vec<Party>,
     /// The Services, in the order of their parties.
     pub services: Vec<Service>,
+    /// Whether processes of nodes and pods reach Services by their sockets.
+    pub socket_hooks: bool,
     /// The nodes' blocks of pod addresses, each with the node's primary address of its family.
     blocks: Vec<(IpNet, IpAddr)>,
 }
@@ -110,6 +112,7 @@ impl Cluster {
         Ok(Self {
             parties,
             services,
+            socket_hooks: plan.socket_hooks,
             blocks: networks.iter().flat_map(blocks).collect(),
         })
     }

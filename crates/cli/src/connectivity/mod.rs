@@ -30,8 +30,9 @@ MTU-sized (unfragmented) and 64 kB payloads. Servers report the source address t
 the address that the client has, something translated it. ICMP is answered by the target's kernel, which cannot
 report that; there the check is that the reply comes from the address that was asked.
 
-Services with probes behind them are asked by pods at their cluster IPs, and by the outside host at every node's
-port and at their load balancer addresses. Nodes' own processes do not reach Services yet, and are not asked to.
+Services with probes behind them are asked by pods at their cluster IPs, by nodes at these and at every node's port,
+and by the outside host at every node's port and at their load balancer addresses. In a lab without socket hooks
+nodes do not reach Services, and are not asked to.
 
 Exit status 0 only if every cell is as the model demands, otherwise 3.")]
 pub struct ConnectivityArgs {

@@ -104,8 +104,10 @@ impl<'a> Agent<'a> {
             "--kubeconfig",
             "/run/tombolo/kubeconfig",
             "--track-flows",
+            "--cgroup",
         ]);
         let mut command = self.lab.exec(self.node, &words);
+        command.arg(self.lab.cgroup().join(self.node));
         let log = File::create(self.log.path()).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(Background(command.spawn().unwrap()));
