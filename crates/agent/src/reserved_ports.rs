@@ -1,5 +1,7 @@
-//! The ports that translated flows have their sources from, kept out of what the kernel gives the node's own sockets
-//! (`ip_local_reserved_ports`, for both families), beside those that somebody else keeps out.
+//! The ports that translated flows have their sources from, kept out of what the kernel gives the node's own sockets,
+//! of both families: reserved (`ip_local_reserved_ports`) beside those that somebody else keeps out, and not in the range
+//! that it chooses from (`ip_local_port_range`). Reserved alone, they would have UDP sockets get the range's first port
+//! each third time: the kernel looks for the next free one from where it has chosen, and begins anew at the range's end.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,51 +13,100 @@ use tombolo_netlink::sysctl;
 
 use crate::error::Error;
 
-const KEY: &str = "net/ipv4/ip_local_reserved_ports";
+const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
+const RANGE: &str = "net/ipv4/ip_local_port_range";
 
 /// Where the state folder has what was there before.
-const RECORD: &str = "reserved-ports.before";
+const RESERVED_BEFORE: &str = "reserved-ports.before";
+const RANGE_BEFORE: &str = "port-range.before";
+
+/// Where the range begins at the latest, so that enough is left of it: where it does by default.
+const LATEST_START: u16 = 32_768;
 
 /// Keeps the ports out. What was there before is on the disk first.
 ///
 /// # Errors
-/// The setting cannot be read or written, or the record cannot.
+/// A setting cannot be read or written, or its record cannot.
 pub fn reserve(state_dir: &Path) -> Result<(), Error> {
-    let found = sysctl::read(KEY)?;
+    // This first: there are ports left to choose from at any time.
+    let found = sysctl::read(RANGE)?;
+    if let Some(narrowed) = narrowed(&found) {
+        record(state_dir.join(RANGE_BEFORE), &found)?;
+        sysctl::write(RANGE, &narrowed)?;
+    }
+    let found = sysctl::read(RESERVED)?;
     let ports = Ports::parse(&found);
     if ports.has_all_of_ours() {
         return Ok(());
     }
-    let record = state_dir.join(RECORD);
-    if !record.exists() {
-        let staged = record.with_extension("new");
-        fs::write(&staged, &found)
-            .and_then(|()| fs::rename(&staged, &record))
-            .map_err(Error::file("write", record))?;
+    let before = state_dir.join(RESERVED_BEFORE);
+    if !before.exists() {
+        record(before, &found)?;
     }
-    Ok(sysctl::write(KEY, &ports.with_ours().to_string())?)
+    Ok(sysctl::write(RESERVED, &ports.with_ours().to_string())?)
 }
 
 /// Whether there is anything to restore.
 pub fn is_recorded(state_dir: &Path) -> bool {
-    state_dir.join(RECORD).exists()
+    [RESERVED_BEFORE, RANGE_BEFORE]
+        .iter()
+        .any(|name| state_dir.join(name).exists())
 }
 
-/// Gives the ports back, but those that were kept out before; the setting's path, if it was changed.
+/// Gives the ports back, but those that were kept out before; the paths of the settings that were changed.
 ///
 /// # Errors
 /// As [`reserve`].
-pub fn restore(state_dir: &Path) -> Result<Option<PathBuf>, Error> {
-    let record = state_dir.join(RECORD);
-    let before = match fs::read_to_string(&record) {
-        Ok(before) => Ports::parse(&before),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::file("read", record)(error)),
-    };
-    let restored = Ports::parse(&sysctl::read(KEY)?).with_ours_of(&before);
-    sysctl::write(KEY, &format!("{restored}\n"))?;
-    fs::remove_file(&record).map_err(Error::file("remove", record))?;
-    Ok(Some(Path::new("/proc/sys").join(KEY)))
+pub fn restore(state_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let path = |key| Path::new("/proc/sys").join(key);
+    let mut changed = Vec::new();
+    let file = state_dir.join(RESERVED_BEFORE);
+    if let Some(before) = recorded(&file)? {
+        let before = Ports::parse(&before);
+        let restored = Ports::parse(&sysctl::read(RESERVED)?).with_ours_of(&before);
+        sysctl::write(RESERVED, &format!("{restored}\n"))?;
+        fs::remove_file(&file).map_err(Error::file("remove", file))?;
+        changed.push(path(RESERVED));
+    }
+    let file = state_dir.join(RANGE_BEFORE);
+    if let Some(before) = recorded(&file)? {
+        // Unless somebody has set another one since.
+        if narrowed(&before)
+            .is_some_and(|ours| range(&ours) == sysctl::read(RANGE).ok().as_deref().and_then(range))
+        {
+            sysctl::write(RANGE, before.trim())?;
+            changed.push(path(RANGE));
+        }
+        fs::remove_file(&file).map_err(Error::file("remove", file))?;
+    }
+    Ok(changed)
+}
+
+/// What the range becomes; none if it has none of our ports.
+fn narrowed(found: &str) -> Option<String> {
+    let (first, last) = range(found)?;
+    let most = *SOURCE_PORTS.start() - 1;
+    (last > most).then(|| format!("{} {most}", first.min(LATEST_START)))
+}
+
+fn range(text: &str) -> Option<(u16, u16)> {
+    let mut ends = text.split_whitespace().map(str::parse);
+    Some((ends.next()?.ok()?, ends.next()?.ok()?))
+}
+
+fn record(path: PathBuf, found: &str) -> Result<(), Error> {
+    let staged = path.with_extension("new");
+    fs::write(&staged, found)
+        .and_then(|()| fs::rename(&staged, &path))
+        .map_err(Error::file("write", path))
+}
+
+fn recorded(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(before) => Ok(Some(before)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", path)(error)),
+    }
 }
 
 /// A set of ports, as the kernel writes it: `22,8000-8010`.
@@ -144,6 +195,19 @@ mod tests {
                 ["99-99", after].join(",").trim_end_matches(',').to_owned(),
                 "{before}"
             );
+        }
+    }
+
+    #[test]
+    fn the_range_has_none_of_ours() {
+        for (before, narrowed) in [
+            ("32768\t60999", Some("32768 40959")),
+            ("10240 65535", Some("10240 40959")),
+            ("49152 65535", Some("32768 40959")),
+            ("32768 40959", None),
+            ("1024 30000", None),
+        ] {
+            assert_eq!(super::narrowed(before).as_deref(), narrowed, "{before}");
         }
     }
 

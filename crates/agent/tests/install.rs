@@ -19,6 +19,7 @@ use tombolo_testkit::{Disk, Process, wait_for};
 
 const BLOCKS: [&str; 2] = ["10.244.1.0/24", "fd00:10:244::1:0/112"];
 const RESERVED_PORTS: &str = "net/ipv4/ip_local_reserved_ports";
+const PORT_RANGE: &str = "net/ipv4/ip_local_port_range";
 
 /// The folders of a container runtime.
 struct Runtime {
@@ -179,16 +180,24 @@ fn an_agent_without_folders_installs_nothing_and_gives_back_ports() {
             .run(|| sysctl::write(RESERVED_PORTS, text).unwrap())
     };
     let reserved = |node: &Node| node.namespace.run(|| sysctl::read(RESERVED_PORTS).unwrap());
+    let range = |node: &Node| node.namespace.run(|| sysctl::read(PORT_RANGE).unwrap());
+    let before = range(&node);
+    assert_eq!(before, "32768\t60999");
     ports("8000-8010,50000");
     node.start_agent();
     node.wait_ready();
     assert_eq!(reserved(&node), "8000-8010,40960-65535");
+    assert_eq!(range(&node), "32768\t40959");
     node.end_agent(Signal::SIGKILL);
     node.start_agent();
     node.wait_ready();
     node.end_agent(Signal::SIGTERM);
-    assert_eq!(remove(&node), [Path::new("/proc/sys").join(RESERVED_PORTS)]);
+    assert_eq!(
+        remove(&node),
+        [RESERVED_PORTS, PORT_RANGE].map(|key| Path::new("/proc/sys").join(key))
+    );
     assert_eq!(reserved(&node), "8000-8010,50000");
+    assert_eq!(range(&node), before);
     assert_eq!(remove(&node), Vec::<PathBuf>::new(), "again");
 }
 
@@ -324,14 +333,15 @@ fn uninstall_puts_back_what_was_there() {
         let state = node.state_dir();
         fs::write(state.join("unrelated"), "").unwrap();
     }
-    let ports = Path::new("/proc/sys").join(RESERVED_PORTS);
+    let [ports, range] = [RESERVED_PORTS, PORT_RANGE].map(|key| Path::new("/proc/sys").join(key));
     assert_eq!(
         remove(&node),
         [
             runtime.conflist(),
             runtime.bin().join("loopback"),
             runtime.plugin(),
-            ports
+            ports,
+            range
         ]
     );
     assert_eq!(fs::read_to_string(runtime.conflist()).unwrap(), foreign);
