@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use socket2::Type;
 
 use crate::objects::{NODES, addresses, cluster_ips, load_balancer_ips, node_port, pod, service, start};
 use crate::support::agents::{Agent, Build};
@@ -56,18 +57,13 @@ pub fn a_connected_udp_socket_moves_to_the_new_backend(lab: &Lab) {
     for to in cluster_ips(&lab.object("service", "moves")) {
         client.ask_until_answered(lab, Protocol::Udp, to);
     }
-    let any = ["0.0.0.0:0", "[::]:0"];
-    let sockets: Vec<UdpSocket> = cluster_ips(&lab.object("service", "moves"))
-        .into_iter()
-        .zip(any)
-        .map(|(to, any)| {
-            let connected = || {
-                let socket = UdpSocket::bind(any)?;
-                socket.connect(to).map(|()| socket)
-            };
-            client.namespace.run(connected).unwrap().unwrap()
-        })
-        .collect();
+    let connected = |to| {
+        let socket = client.socket(Type::DGRAM, to).unwrap();
+        socket.connect(&to.into()).unwrap();
+        socket.into()
+    };
+    let targets = cluster_ips(&lab.object("service", "moves"));
+    let sockets: Vec<UdpSocket> = targets.into_iter().map(connected).collect();
     let old = lab.addresses("moves-0");
     for socket in &sockets {
         let seen = ask_udp(socket, Duration::from_secs(3)).unwrap();

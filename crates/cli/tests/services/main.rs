@@ -5,6 +5,7 @@
 
 mod beside;
 mod changes;
+mod nodes;
 mod objects;
 mod reach;
 #[path = "../support/mod.rs"]
@@ -17,7 +18,8 @@ use support::Lab;
 /// A scenario, and what it shows.
 type Scenario = (&'static str, fn(&Lab));
 
-const SCENARIOS: [Scenario; 9] = [
+/// What goes through Services, by sockets as by packets.
+const TRAFFIC: [Scenario; 6] = [
     ("backends see who asks", reach::backends_see_who_asks),
     ("policy Local", reach::policy_local),
     ("refused", reach::what_nobody_serves_is_refused),
@@ -27,6 +29,11 @@ const SCENARIOS: [Scenario; 9] = [
         "UDP moves on",
         changes::a_connected_udp_socket_moves_to_the_new_backend,
     ),
+];
+
+const BY_SOCKETS: [Scenario; 5] = [
+    ("nodes", nodes::reach_services_as_pods_do),
+    ("a node's UDP", nodes::hear_that_their_udp_backend_has_gone),
     ("types", changes::the_type_is_patched_under_traffic),
     ("health checks", beside::load_balancers_learn_where_endpoints_are),
     ("conflicts", beside::the_younger_of_two_gets_an_event),
@@ -34,6 +41,17 @@ const SCENARIOS: [Scenario; 9] = [
 
 #[test]
 fn services_are_as_kubernetes_says() {
+    let scenarios = [&TRAFFIC[..], &BY_SOCKETS].concat();
+    play(&scenarios, &[]);
+}
+
+#[test]
+fn and_so_they_are_without_programs_at_sockets() {
+    let by_packets: Scenario = ("nodes", nodes::reach_no_services_by_packets);
+    play(&[&TRAFFIC[..], &[by_packets]].concat(), &["--no-socket-hooks"]);
+}
+
+fn play(scenarios: &[Scenario], more: &[&str]) {
     let options = [
         "--segments",
         "2",
@@ -42,11 +60,13 @@ fn services_are_as_kubernetes_says() {
         "--lb-pool",
         "203.0.113.0/24",
     ];
-    let lab = Lab::up(3, &[&options[..], &["--lb-pool", "2001:db8:200::/112"]].concat());
+    let options = [&options[..], &["--lb-pool", "2001:db8:200::/112"], more].concat();
+    let lab = Lab::up(3, &options);
     let mut failed = Vec::new();
     thread::scope(|scope| {
         let lab = &lab;
-        let running = SCENARIOS.map(|(name, run)| (name, scope.spawn(move || run(lab))));
+        let start = |&(name, run): &Scenario| (name, scope.spawn(move || run(lab)));
+        let running: Vec<_> = scenarios.iter().map(start).collect();
         // The panics' texts have been printed already.
         failed.extend(
             running

@@ -79,9 +79,9 @@ pub fn load_balancer_ips(lab: &Lab, name: &str) -> Vec<SocketAddr> {
 }
 
 pub fn node_port(service: &Value, protocol: Protocol) -> u16 {
-    let name = format!("{protocol:?}").to_lowercase();
+    let name = if protocol == Protocol::Tcp { "tcp" } else { "udp" };
     let ports = service["spec"]["ports"].as_array().unwrap();
-    let port = ports.iter().find(|p| p["name"] == name.as_str()).unwrap();
+    let port = ports.iter().find(|p| p["name"] == name).unwrap();
     port["nodePort"].as_u64().unwrap() as u16
 }
 

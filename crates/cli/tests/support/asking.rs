@@ -1,13 +1,16 @@
 //! Asking the probe servers of a lab from inside its namespaces, and what each end saw.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use tombolo_netlink::Namespace;
 use tombolo_probe::wire::{Header, Seen};
 
 use super::connections::PodNetwork;
+use super::sockets::ControlGroup;
 use super::{Lab, TOMBOLO};
 
 /// How long an answer may take.
@@ -20,20 +23,37 @@ const SILENCE: Duration = Duration::from_millis(400);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Tcp,
+    /// By a connected socket.
     Udp,
+    /// By one that is not.
+    UdpUnconnected,
 }
 
 /// Somebody who asks.
 pub struct Client {
-    pub namespace: Namespace,
+    namespace: Namespace,
+    /// None: that of the test.
+    control_group: Option<ControlGroup>,
     pub addresses: Vec<IpAddr>,
 }
 
 impl Client {
     /// A pod.
     pub fn pod(lab: &Lab, name: &str) -> Self {
-        let PodNetwork { namespace, addresses } = PodNetwork::of(lab, name);
-        Self { namespace, addresses }
+        Self::of(PodNetwork::of(lab, name))
+    }
+
+    /// A node.
+    pub fn node(lab: &Lab, name: &str, addresses: &[IpAddr]) -> Self {
+        Self::of(PodNetwork::at(lab, name, addresses.to_vec()))
+    }
+
+    fn of(network: PodNetwork) -> Self {
+        Self {
+            namespace: network.namespace,
+            control_group: Some(network.control_group),
+            addresses: network.addresses,
+        }
     }
 
     /// The outside host.
@@ -41,9 +61,29 @@ impl Client {
         let path = lab.folder_of_lab().join("state/ns/outside.net");
         Self {
             namespace: Namespace::open(&path).unwrap(),
+            control_group: None,
             addresses: ["198.51.100.10", "2001:db8:100::10"]
                 .map(|a| a.parse().unwrap())
                 .to_vec(),
+        }
+    }
+
+    /// The same one.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let group = self.control_group.as_ref().map(ControlGroup::try_clone);
+        Ok(Self {
+            namespace: self.namespace.try_clone().map_err(io::Error::other)?,
+            control_group: group.transpose()?,
+            addresses: self.addresses.clone(),
+        })
+    }
+
+    /// A socket of its own.
+    pub fn socket(&self, kind: Type, to: SocketAddr) -> io::Result<Socket> {
+        let domain = Domain::for_address(to);
+        match &self.control_group {
+            Some(group) => group.socket(&self.namespace, domain, kind),
+            None => self.namespace.run(|| Socket::new(domain, kind, None)).unwrap(),
         }
     }
 
@@ -56,10 +96,24 @@ impl Client {
             .unwrap()
     }
 
-    /// Asks once. The answer is the other end's, or the kernel would not have let it through: the socket is
-    /// connected to whom it asks.
+    /// Asks once. The answer is from whom was asked, or the kernel, or this, would not have let it through.
     pub fn ask(&self, protocol: Protocol, to: SocketAddr) -> io::Result<Seen> {
-        self.namespace.run(|| ask(protocol, to, PATIENCE)).unwrap()
+        self.ask_within(PATIENCE, protocol, to)
+    }
+
+    /// The same, with as much patience.
+    pub fn ask_within(&self, patience: Duration, protocol: Protocol, to: SocketAddr) -> io::Result<Seen> {
+        if protocol == Protocol::Tcp {
+            let socket = self.socket(Type::STREAM, to)?;
+            socket.connect_timeout(&to.into(), patience)?;
+            return ask_tcp(socket.into(), to, patience);
+        }
+        let socket = self.socket(Type::DGRAM, to)?;
+        if protocol == Protocol::Udp {
+            socket.connect(&to.into())?;
+            return ask_udp(&socket.into(), patience);
+        }
+        ask_udp_unconnected(&socket.into(), to, patience)
     }
 
     /// Asks until somebody answers, as objects take a moment to be programmed.
@@ -83,7 +137,7 @@ impl Client {
     /// Nobody answers, and nobody refuses.
     #[track_caller]
     pub fn gets_nothing(&self, protocol: Protocol, to: SocketAddr) {
-        let asked = self.namespace.run(|| ask(protocol, to, SILENCE)).unwrap();
+        let asked = self.ask_within(SILENCE, protocol, to);
         let kind = asked.as_ref().map_err(io::Error::kind);
         assert!(is_silence(&kind), "{protocol:?} {to}: {asked:?}, and not silence");
     }
@@ -111,24 +165,12 @@ fn is_silence(kind: &Result<&Seen, io::ErrorKind>) -> bool {
     matches!(kind, Err(io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock))
 }
 
-/// Asks from where the thread is.
-pub fn ask(protocol: Protocol, to: SocketAddr, patience: Duration) -> io::Result<Seen> {
-    match protocol {
-        Protocol::Tcp => ask_tcp(to, patience),
-        Protocol::Udp => {
-            let any = match to {
-                SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-                SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-            };
-            let socket = UdpSocket::bind((any, 0))?;
-            socket.connect(to)?;
-            ask_udp(&socket, patience)
-        }
-    }
-}
-
-fn ask_tcp(to: SocketAddr, patience: Duration) -> io::Result<Seen> {
-    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+fn ask_tcp(mut stream: TcpStream, to: SocketAddr, patience: Duration) -> io::Result<Seen> {
+    assert_eq!(
+        stream.peer_addr()?,
+        to,
+        "the other end's name is what was asked for"
+    );
     stream.set_read_timeout(Some(patience))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
@@ -143,13 +185,31 @@ fn ask_tcp(to: SocketAddr, patience: Duration) -> io::Result<Seen> {
 
 /// Asks by a socket that is connected.
 pub fn ask_udp(socket: &UdpSocket, patience: Duration) -> io::Result<Seen> {
-    socket.set_read_timeout(Some(patience))?;
-    let mut datagram = [0; Header::SIZE];
-    let number = socket.local_addr()?.port().into();
-    Header { number, seen: None }.write(&mut datagram);
+    let (number, mut datagram) = question(socket, patience)?;
     socket.send(&datagram)?;
     let len = socket.recv(&mut datagram)?;
-    let header = Header::read(&datagram[..len]).filter(|h| h.number == number);
+    seen(&datagram[..len], number)
+}
+
+/// Asks by one that is not.
+fn ask_udp_unconnected(socket: &UdpSocket, to: SocketAddr, patience: Duration) -> io::Result<Seen> {
+    let (number, mut datagram) = question(socket, patience)?;
+    socket.send_to(&datagram, to)?;
+    let (len, from) = socket.recv_from(&mut datagram)?;
+    assert_eq!(from, to, "who answers is who was asked");
+    seen(&datagram[..len], number)
+}
+
+fn question(socket: &UdpSocket, patience: Duration) -> io::Result<(u64, [u8; Header::SIZE])> {
+    socket.set_read_timeout(Some(patience))?;
+    let mut datagram = [0; Header::SIZE];
+    let number = socket.as_raw_fd() as u64;
+    Header { number, seen: None }.write(&mut datagram);
+    Ok((number, datagram))
+}
+
+fn seen(answer: &[u8], number: u64) -> io::Result<Seen> {
+    let header = Header::read(answer).filter(|h| h.number == number);
     header
         .and_then(|h| h.seen)
         .ok_or_else(|| io::Error::other("no answer of a probe's"))

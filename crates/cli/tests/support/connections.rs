@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tombolo_netlink::Namespace;
 
+use super::sockets::ControlGroup;
 use super::{Background, Lab, eventually};
 
 /// How long a byte may take.
@@ -17,21 +18,29 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A pod's network.
 pub struct PodNetwork {
     pub namespace: Namespace,
+    pub control_group: ControlGroup,
     pub addresses: Vec<IpAddr>,
 }
 
 impl PodNetwork {
     /// That of a pod of a lab.
     pub fn of(lab: &Lab, pod: &str) -> Self {
-        let mut command = lab.exec(pod, &["sleep", "infinity"]);
+        let addresses = lab.addresses(pod).iter().map(|a| a.parse().unwrap()).collect();
+        Self::at(lab, pod, addresses)
+    }
+
+    /// That of a node of a lab, or a pod.
+    pub fn at(lab: &Lab, place: &str, addresses: Vec<IpAddr>) -> Self {
+        let mut command = lab.exec(place, &["sleep", "infinity"]);
         let inside = Background(command.stdin(Stdio::null()).spawn().unwrap());
         let process = PathBuf::from(format!("/proc/{}", inside.0.id()));
-        eventually("a process inside the pod", 10, || {
+        eventually("a process inside", 10, || {
             (std::fs::read_to_string(process.join("comm")).ok()?.trim() == "sleep").then_some(())
         });
         Self {
             namespace: Namespace::open(&process.join("ns/net")).unwrap(),
-            addresses: lab.addresses(pod).iter().map(|a| a.parse().unwrap()).collect(),
+            control_group: ControlGroup::of(&process),
+            addresses,
         }
     }
 }

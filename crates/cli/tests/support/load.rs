@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::asking::{Client, Protocol, ask};
+use super::asking::{Client, Protocol};
 use super::{Lab, eventually};
 
 /// How long one request may take: longer than one lost packet costs.
@@ -30,7 +30,7 @@ impl Load {
             client.ask_until_answered(lab, Protocol::Tcp, *to);
         }
         let (end, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let namespace = client.namespace.try_clone().unwrap();
+        let client = client.try_clone().unwrap();
         let (told, count) = (end.clone(), asked.clone());
         let work = move || {
             let mut last = Err("nobody was asked".to_owned());
@@ -38,7 +38,7 @@ impl Load {
                 if told.load(Ordering::Relaxed) {
                     break;
                 }
-                match ask(Protocol::Tcp, *to, PATIENCE) {
+                match client.ask_within(PATIENCE, Protocol::Tcp, *to) {
                     Ok(seen) => last = Ok(seen.server.ip()),
                     Err(error) => return Err(format!("{to}: {error}")),
                 }
@@ -47,7 +47,7 @@ impl Load {
             }
             last
         };
-        let work = thread::spawn(move || namespace.run(work).unwrap());
+        let work = thread::spawn(work);
         Self { end, asked, work }
     }
 

@@ -9,6 +9,7 @@ pub mod connections;
 pub mod floods;
 pub mod load;
 pub mod sandbox;
+pub mod sockets;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub const TOMBOLO: &str = env!("CARGO_BIN_EXE_tombolo");
 /// A lab that is taken down when dropped.
 pub struct Lab {
     pub name: String,
+    /// Whether its processes reach Services by their sockets.
+    pub socket_hooks: bool,
     folder: tempfile::TempDir,
 }
 
@@ -79,6 +82,7 @@ impl Lab {
     pub fn named(name: String) -> Self {
         Self {
             name,
+            socket_hooks: true,
             folder: tempfile::tempdir().unwrap(),
         }
     }
@@ -88,7 +92,8 @@ impl Lab {
     /// as `letter`.
     #[track_caller]
     pub fn up(nodes: usize, options: &[&str]) -> Self {
-        let lab = Self::named(unique_name());
+        let mut lab = Self::named(unique_name());
+        lab.socket_hooks = !options.contains(&"--no-socket-hooks");
         succeed(&mut lab.up_command(nodes, options));
         lab
     }
@@ -165,12 +170,7 @@ impl Lab {
     }
 
     pub fn cgroup(&self) -> PathBuf {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let mount = mounts
-            .lines()
-            .find(|line| line.split(' ').nth(2) == Some("cgroup2"))
-            .unwrap();
-        Path::new(mount.split(' ').nth(1).unwrap()).join(format!("tombolo-lab-{}", self.name))
+        sockets::cgroup2().join(format!("tombolo-lab-{}", self.name))
     }
 
     /// `tombolo lab status --json`.
