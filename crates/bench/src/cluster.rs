@@ -28,6 +28,7 @@ use tombolo_kube::{CLUSTER, Network, NodeNetwork};
 use tombolo_netlink::Route;
 use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for_some};
 
+use crate::cgroup::Cgroup;
 use crate::load::LoadPath;
 use crate::plugin::{Operation, Plugin, Pod, own_program};
 
@@ -79,6 +80,8 @@ pub struct Node {
     pub cni: Cni,
     bpffs: Bpffs,
     folder: tempfile::TempDir,
+    /// Whoever starts in it reaches Services by sockets.
+    pub cgroup: Cgroup,
 }
 
 impl Cluster {
@@ -127,13 +130,22 @@ impl Node {
     fn start(name: &str, namespace: TestNamespace, kubeconfig: &str, settings: Settings) -> Result<Self> {
         let folder = tempfile::tempdir_in(STATE_ROOT)?;
         let bpffs = Bpffs::new();
+        let cgroup = Cgroup::new()?;
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("kubeconfig"), kubeconfig)?;
         let cni = Cni {
             bin_dir: at("cni/bin"),
             conf_dir: at("cni/net.d"),
         };
-        let agent = start_agent(name, &namespace, &folder, &bpffs, &cni, settings.track_flows)?;
+        let agent = start_agent(
+            name,
+            &namespace,
+            &folder,
+            &bpffs,
+            &cgroup,
+            &cni,
+            settings.track_flows,
+        )?;
         let program = own_program("tombolo-cni")?;
         let plugin = Plugin {
             path: program.parent().map(PathBuf::from).unwrap_or_default(),
@@ -152,6 +164,7 @@ impl Node {
             cni,
             bpffs,
             folder,
+            cgroup,
         };
         node.wait_ready();
         Ok(node)
@@ -209,6 +222,7 @@ impl Node {
             &self.namespace,
             &self.folder,
             &self.bpffs,
+            &self.cgroup,
             &self.cni,
             self.track_flows,
         )?;
@@ -271,6 +285,7 @@ fn start_agent(
     namespace: &TestNamespace,
     folder: &tempfile::TempDir,
     bpffs: &Bpffs,
+    cgroup: &Cgroup,
     cni: &Cni,
     track_flows: bool,
 ) -> Result<Process> {
@@ -289,6 +304,7 @@ fn start_agent(
         .args(["--state-dir".into(), at("state")])
         .args(["--socket".into(), at("agent.sock")])
         .args(["--bpffs".into(), bpffs.path().join("tombolo")])
+        .args(["--cgroup".into(), cgroup.path().to_owned()])
         .args(["--cni-bin-dir".into(), cni.bin_dir.clone()])
         .args(["--cni-conf-dir".into(), cni.conf_dir.clone()])
         .args(track_flows.then_some("--track-flows"))

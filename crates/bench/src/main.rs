@@ -8,7 +8,7 @@
 //!            and from outside                        │
 //! programming  how fast Services reach the kernel   ─┤
 //! footprint  what it costs: memory, size, lab up    ─┘
-//!               └── on: cluster (real agents), objects, peers, plugin, load
+//!               └── on: cluster (real agents), cgroup, objects, peers, plugin, load
 //! ```
 #![allow(
     clippy::print_stdout,
@@ -16,6 +16,7 @@
     reason = "a program for the terminal: figures to stdout, progress to stderr"
 )]
 
+mod cgroup;
 mod cluster;
 mod cni;
 mod figure;

@@ -24,7 +24,8 @@ const MANY: usize = 10_000;
 /// How long agents may take to hear of new Services.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Through a ClusterIP, against the same pod by its own address.
+/// Through a ClusterIP, against the same pod by its own address, and against the way of processes that no program at
+/// sockets sees.
 pub fn cluster_ip(effort: Effort) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (nodes, place) in [(1, "same node"), (2, "across nodes")] {
@@ -32,12 +33,16 @@ pub fn cluster_ip(effort: Effort) -> Result<Vec<Figure>> {
         let pods = [Pod::new("client"), Pod::new("server")];
         let direct = pod_to_pod(&cluster, [&pods[0], &pods[1]])?;
         let service = create_service(&cluster.api, "measured", "ClusterIP", &[direct.address().ip()])?;
-        let through = direct.by(&pods[0].namespace, SocketAddr::new(service.cluster_ip, PORT))?;
-        let peers = [(
-            "the pod's address",
-            &direct,
-            [0.99, 0.99, 0.97].map(Bound::AtLeast),
-        )];
+        let address = SocketAddr::new(service.cluster_ip, PORT);
+        let through = direct
+            .by(&pods[0].namespace, address)?
+            .from_within(&cluster.nodes[0].cgroup);
+        let by_packets = direct.by(&pods[0].namespace, address)?;
+        let bounds = [0.99, 0.99, 0.97].map(Bound::AtLeast);
+        let peers = [
+            ("the pod's address", &direct, bounds),
+            ("without socket hooks", &by_packets, [Bound::Open; 3]),
+        ];
         let mut there_are = 1;
         for &count in counts(effort) {
             fill_up(&cluster, &mut there_are, count)?;

@@ -16,6 +16,8 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tombolo_testkit::{Process, TestNamespace};
 
+use crate::cgroup::Cgroup;
+
 /// What every socket uses, whatever the machine's default is: figures of different algorithms do not compare.
 pub const CONGESTION_CONTROL: &str = "cubic";
 
@@ -50,6 +52,8 @@ impl Mode {
 /// A way from a client to a server that runs at its end.
 pub struct LoadPath<'a> {
     client: &'a TestNamespace,
+    /// The control group that the client starts in, where it matters.
+    cgroup: Option<&'a Cgroup>,
     address: SocketAddr,
     server: Arc<Process>,
 }
@@ -73,11 +77,18 @@ impl<'a> LoadPath<'a> {
         set_up_ports(client);
         let path = Self {
             client,
+            cgroup: None,
             address,
             server,
         };
         path.measure(Mode::ConnectRequestResponse, Duration::from_millis(10))?;
         Ok(path)
+    }
+
+    /// The same with a client of this control group.
+    pub fn from_within(mut self, cgroup: &'a Cgroup) -> Self {
+        self.cgroup = Some(cgroup);
+        self
     }
 
     /// Where it leads.
@@ -88,9 +99,11 @@ impl<'a> LoadPath<'a> {
     /// Runs the client once. Gives bits or transactions in a second.
     pub fn measure(&self, mode: Mode, duration: Duration) -> Result<f64> {
         let mode = mode.to_possible_value().context("a mode without a name")?;
-        let output = self
-            .client
-            .command(std::env::current_exe()?)
+        let mut client = self.client.command(std::env::current_exe()?);
+        if let Some(cgroup) = self.cgroup {
+            cgroup.hold(&mut client)?;
+        }
+        let output = client
             .args([
                 "load-client",
                 "--mode",
