@@ -11,6 +11,7 @@
 //!  API server ─▶ services ─▶ services::compile ─▶ kernel
 //!
 //!  tombolo-cni ─▶ server ─▶ endpoints ─▶ wiring ─▶ kernel
+//!                               ├─▶ network_namespaces ─▶ what programs at sockets know
 //!                               └─▶ the address store
 //! ```
 //!

@@ -4,6 +4,7 @@
 //! API server ─▶ watches ─▶ store ─┐
 //!                                 ├─▶ programmer ─▶ services::{compile, Tables} ─▶ kernel
 //! control ─▶ node addresses ──────┘        ├─▶ events (conflicts) ─▶ API server
+//!                                          ├─▶ the node's UDP sockets whose backends have gone: ended
 //!                                          └─▶ health (what load balancers ask of this node)
 //! ```
 //!
