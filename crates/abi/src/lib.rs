@@ -25,8 +25,8 @@ pub use endpoint::Endpoint;
 pub use flow::{Direction, FlowKey, FlowState, NeighbourFlow, Timeouts, bpf_timer};
 pub use route::{MacKey, Route, RouteKey, RouteKind, Way};
 pub use service::{
-    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, SLAB_ROW, Slab, SlabRow,
-    SourceRangeKey,
+    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, SLAB_ROW, SOURCE_PORTS, Slab,
+    SlabRow, SourceRangeKey,
 };
 pub use version::ABI_VERSION;
 

@@ -24,6 +24,9 @@ pub struct Args {
     /// Where to serve metrics, for Prometheus
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9440")]
     pub metrics: SocketAddr,
+    /// Where to answer /healthz and /livez, for load balancers: whether to send this node anything
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:10256")]
+    pub health: SocketAddr,
     /// The devices that join the node to the network around the cluster; left out: those that hold one
     /// of the node's addresses, or the default route
     #[arg(long, value_name = "DEVICE", value_delimiter = ',')]

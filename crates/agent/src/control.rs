@@ -22,6 +22,7 @@ use crate::install::{self, Installer};
 use crate::metrics::Metrics;
 use crate::objects::{Objects, Snapshot};
 use crate::reconcile::Reconciler;
+use crate::services::Services;
 use crate::{overlay, pod_routes, status};
 
 /// Changes that come together are worked on together.
@@ -78,6 +79,7 @@ pub struct Control {
     pub devices: Vec<String>,
     pub objects: Arc<Objects>,
     pub endpoints: Arc<Endpoints>,
+    pub services: Arc<Services>,
     pub settings: watch::Sender<Option<PodSettings>>,
     pub outcome: watch::Sender<Outcome>,
     pub metrics: Arc<Metrics>,
@@ -99,7 +101,8 @@ impl Control {
     }
 
     fn work(self, trigger: &Trigger, mut installer: Installer) {
-        let mut reconciler = Reconciler::new(self.endpoints.datapath.clone());
+        let mut reconciler =
+            Reconciler::new(self.endpoints.datapath.clone(), self.endpoints.state_dir.clone());
         let mut retry = None;
         let mut looked = Instant::now();
         loop {
@@ -170,6 +173,7 @@ impl Control {
                 };
             }
         };
+        self.services.set_node_addresses(&desired.node_addresses);
         let mut errors = reconciler.apply(&desired, &local);
         if let Err(error) = self.offer(&desired) {
             errors.push(error);
@@ -217,6 +221,7 @@ impl Control {
             nodes: &snapshot.nodes,
             node_cidrs: &snapshot.network.spec.node_cidrs,
             devices: &self.devices,
+            services: self.services.are_known(),
         };
         let compile = |local: &Local| {
             let Snapshot { network, nodes } = snapshot;

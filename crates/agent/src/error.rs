@@ -68,6 +68,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// There is no clock.
+    #[error("the kernel does not tell the time: {0}")]
+    Clock(#[source] io::Error),
     /// The server on the unix socket ended by itself.
     #[error("the agent's socket failed: {0}")]
     Serve(#[source] io::Error),

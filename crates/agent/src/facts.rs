@@ -22,6 +22,8 @@ pub struct Question<'a> {
     pub node_cidrs: &'a [IpNet],
     /// The names of the uplinks, where somebody has set them.
     pub devices: &'a [String],
+    /// Whether the datapath's tables know Services, or have known some.
+    pub services: bool,
 }
 
 /// Looks at the kernel.
@@ -62,6 +64,7 @@ pub fn gather(netlink: &mut Netlink, question: &Question<'_>) -> Result<Local, E
         addresses: by_preference(addresses, &defaults, &sources),
         overlay_ifindex,
         reach,
+        services: question.services,
     })
 }
 

@@ -8,12 +8,14 @@
 //!               │ facts ──┘      └─▶ status ─▶ API server    masquerade, tables, hooks)
 //!               └─▶ slow_path ─▶ rows of endpoints
 //!
+//!  API server ─▶ services ─▶ services::compile ─▶ kernel
+//!
 //!  tombolo-cni ─▶ server ─▶ endpoints ─▶ wiring ─▶ kernel
 //!                               └─▶ the address store
 //! ```
 //!
 //! Nothing that waits for the kernel or the disk runs on the async runtime: the control loop has a
-//! thread of its own, and so has the monitor; endpoints are made on the runtime's blocking threads.
+//! thread of its own, and so have Services and the monitor; endpoints are made on the runtime's blocking threads.
 //!
 //! So that the runtime calls the plugin at all, `control` has it installed (`install`) once pods can be served.
 //!
@@ -36,6 +38,7 @@ mod inside;
 mod install;
 mod journal;
 mod kernel_routes;
+mod kube_proxy;
 mod masquerade;
 mod metrics;
 mod monitor;
@@ -43,9 +46,11 @@ mod objects;
 mod overlay;
 mod pod_routes;
 mod reconcile;
+mod reserved_ports;
 mod restore;
 mod run;
 mod server;
+mod services;
 mod slow_path;
 mod socket;
 mod status;

@@ -15,7 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tombolo_abi::Outcome;
@@ -30,6 +30,12 @@ type Labels = [(&'static str, &'static str); 2];
 pub struct Metrics {
     /// What a round of the control loop could not do.
     pub reconcile_errors: Counter,
+    /// Services that are known.
+    pub services: Gauge,
+    /// Those of which not all is programmed as somebody wants it.
+    pub troubled_services: Gauge,
+    /// How long it took until the kernel had what was told of Services, in seconds.
+    pub services_round: Histogram,
     operations: Family<Labels, Histogram>,
 }
 
@@ -40,6 +46,10 @@ impl Metrics {
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0005, 2.0, 15));
         Self {
             reconcile_errors: Counter::default(),
+            services: Gauge::default(),
+            troubled_services: Gauge::default(),
+            // From an eighth of a millisecond to four seconds.
+            services_round: Histogram::new(exponential_buckets(0.000_125, 2.0, 16)),
             operations: Family::new_with_constructor(histogram),
         }
     }
@@ -117,6 +127,22 @@ pub fn router(metrics: &Metrics, endpoints: Arc<Endpoints>) -> Router {
         "What could not be made as it should be",
     );
     registry.register("tombolo_reconcile_errors", help, errors);
+    for (name, help, gauge) in [
+        ("tombolo_services", "Services of the cluster", &metrics.services),
+        (
+            "tombolo_services_troubled",
+            "Services of which something could not be programmed; the log says what",
+            &metrics.troubled_services,
+        ),
+    ] {
+        registry.register(name, help, gauge.clone());
+    }
+    let help = "How long it took until the kernel had what was told of Services, in seconds";
+    registry.register(
+        "tombolo_services_round_seconds",
+        help,
+        metrics.services_round.clone(),
+    );
     let help = "How long ADD and DEL took in the agent, in seconds";
     registry.register("tombolo_operation_seconds", help, metrics.operations.clone());
     registry.register_collector(Box::new(Node(endpoints)));

@@ -2,6 +2,7 @@
 //! the order matters: what is named comes before what names it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tombolo_abi::Hook;
@@ -10,11 +11,13 @@ use tombolo_layout::{Desired, Local, Masquerade};
 use tombolo_netlink::Netlink;
 
 use crate::error::Error;
-use crate::{kernel_routes, masquerade, overlay, sysctls};
+use crate::{kernel_routes, masquerade, overlay, reserved_ports, sysctls};
 
 /// Makes the kernel what the layout asks for.
 pub struct Reconciler {
     datapath: Arc<Datapath>,
+    /// Where it is kept what the kernel's settings were before.
+    state_dir: PathBuf,
     /// The rule in force and the overlay's port, as far as is known: asking costs as much as setting.
     masquerade: Option<(Masquerade, Option<u16>)>,
     /// Whether all programs are this agent's; until its tables are filled, those of before may go on
@@ -24,9 +27,10 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// Nothing is known of the kernel yet.
-    pub fn new(datapath: Arc<Datapath>) -> Self {
+    pub fn new(datapath: Arc<Datapath>, state_dir: PathBuf) -> Self {
         Self {
             datapath,
+            state_dir,
             masquerade: None,
             programs_are_ours: false,
         }
@@ -42,6 +46,7 @@ impl Reconciler {
         let mut errors = Vec::new();
         let mut keep = |step: Result<(), Error>| errors.extend(step.err());
         keep(sysctls::ensure(&local.uplinks));
+        keep(reserved_ports::reserve(&self.state_dir));
         let tables = self.tables(desired);
         let filled = tables.is_ok();
         keep(tables);

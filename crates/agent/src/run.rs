@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use axum::extract::connect_info::MockConnectInfo;
@@ -26,6 +27,7 @@ use crate::metrics::{self, Metrics};
 use crate::monitor::AddressEvents;
 use crate::objects::Objects;
 use crate::server::{self, Server};
+use crate::services::{Message, Services, Start};
 use crate::socket;
 use crate::turns::Turns;
 use crate::{Args, monitor, restore, status};
@@ -72,6 +74,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let TakenOver {
         listener,
         endpoints,
+        services,
+        messages,
         claim,
         known,
         installer,
@@ -92,12 +96,21 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let (addresses, addresses_seen) = watch::channel(AddressEvents::default());
     monitor::start(trigger.clone(), endpoints.clone(), addresses)?;
     tokio::spawn(monitor::reconnect(objects.clone(), addresses_seen));
+    let start = Start {
+        node: args.node.clone(),
+        clients: objects.client(),
+        trigger: trigger.clone(),
+        health: args.health,
+        metrics: metrics.clone(),
+    };
+    services.start(messages, start)?;
     let control = Control {
         node: args.node.clone(),
         claim: claim.clone(),
         devices: args.devices,
         objects: objects.clone(),
         endpoints: endpoints.clone(),
+        services: services.clone(),
         settings,
         outcome,
         metrics: metrics.clone(),
@@ -115,6 +128,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let server = Arc::new(Server {
         node: args.node,
         endpoints,
+        services,
         outcome: outcomes,
         metrics,
     });
@@ -148,10 +162,13 @@ pub async fn run(args: Args) -> Result<(), Error> {
 pub fn local_api(args: &Args) -> Result<axum::Router, Error> {
     let (_, settings) = watch::channel(None);
     let (_, outcome) = watch::channel(Outcome::default());
-    let endpoints = take_over(args, settings)?.endpoints;
+    let TakenOver {
+        endpoints, services, ..
+    } = take_over(args, settings)?;
     let server = Server {
         node: args.node.clone(),
         endpoints,
+        services,
         outcome,
         metrics: Arc::new(Metrics::new()),
     };
@@ -162,6 +179,9 @@ pub fn local_api(args: &Args) -> Result<axum::Router, Error> {
 struct TakenOver {
     listener: UnixListener,
     endpoints: Arc<Endpoints>,
+    services: Arc<Services>,
+    /// For [`Services::start`].
+    messages: Receiver<Message>,
     claim: Arc<Claim>,
     known: Option<PodSettings>,
     installer: Installer,
@@ -184,10 +204,11 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         track_flows: args.track_flows,
         ..Options::default()
     };
-    let datapath = Datapath::load(&options)?;
+    let datapath = Arc::new(Datapath::load(&options)?);
+    let (services, messages) = Services::adopt(datapath.clone())?;
     let endpoints = Arc::new(Endpoints {
         store: Arc::new(store),
-        datapath: Arc::new(datapath),
+        datapath,
         journal: Journal::open(&args.state_dir).map_err(Error::file("make a folder in", &args.state_dir))?,
         state_dir: args.state_dir.clone(),
         settings,
@@ -202,6 +223,8 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
     Ok(TakenOver {
         listener,
         endpoints,
+        services,
+        messages,
         claim,
         known,
         installer,

@@ -1,10 +1,12 @@
 //! The agent's API on its unix socket: HTTP and JSON, as `tombolo_cni::agent` has it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -20,7 +22,8 @@ use crate::caller::Caller;
 use crate::control::Outcome;
 use crate::endpoints::Endpoints;
 use crate::metrics::Metrics;
-use crate::views;
+use crate::services::Services;
+use crate::{kube_proxy, views};
 
 /// The longest request taken, in bytes: a GC lists all of a node's attachments, and its plugin reads no more.
 const REQUEST_MAX: usize = CONFIG_MAX;
@@ -29,6 +32,7 @@ const REQUEST_MAX: usize = CONFIG_MAX;
 pub struct Server {
     pub node: String,
     pub endpoints: Arc<Endpoints>,
+    pub services: Arc<Services>,
     pub outcome: watch::Receiver<Outcome>,
     pub metrics: Arc<Metrics>,
 }
@@ -63,6 +67,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .route(agent::READY_PATH, get(ready))
         .route(agent::ADDRESSES_PATH, get(addresses))
         .route(agent::ROUTES_PATH, get(routes))
+        .route(agent::SERVICES_PATH, get(services))
         .route(agent::DROPS_PATH, get(drops))
         .route(agent::STATUS_PATH, get(status))
         .fallback(unknown)
@@ -180,6 +185,26 @@ async fn routes(State(server): State<Arc<Server>>) -> Response {
     .await
 }
 
+/// The query of [`agent::SERVICES_PATH`].
+#[derive(Deserialize)]
+struct ServicesQuery {
+    client: Option<IpAddr>,
+}
+
+async fn services(
+    State(server): State<Arc<Server>>,
+    query: Result<Query<ServicesQuery>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(query)) => blocking(move || server.services.view(query.client)).await,
+        Err(error) => failure(CniError::new(
+            code::DECODING,
+            "the request's query is not what it should be",
+            error.body_text(),
+        )),
+    }
+}
+
 async fn drops(State(server): State<Arc<Server>>) -> Response {
     blocking(move || views::drops(&server.endpoints)).await
 }
@@ -187,7 +212,10 @@ async fn drops(State(server): State<Arc<Server>>) -> Response {
 async fn status(State(server): State<Arc<Server>>) -> Response {
     blocking(move || {
         let outcome = server.outcome.borrow().clone();
-        views::status(&server.node, &server.endpoints, &outcome)
+        let mut status = views::status(&server.node, &server.endpoints, &outcome)?;
+        status.messages.extend(server.services.problems());
+        status.messages.extend(kube_proxy::notice());
+        Ok::<_, crate::Error>(status)
     })
     .await
 }

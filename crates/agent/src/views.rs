@@ -89,12 +89,7 @@ pub fn routes(node: &Endpoints, names: &BTreeMap<u32, String>) -> Result<Vec<Rou
         };
         Some(Route {
             destination: IpNet::new(address, u8::try_from(prefix_len).ok()?).ok()?,
-            kind: if row.kind == RouteKind::Pods as u8 {
-                "pods"
-            } else {
-                "node"
-            }
-            .into(),
+            kind: kind_word(row.kind).into(),
             way: way_word(row.way).into(),
             node: names.get(&row.node).cloned(),
             next_hop: (!local).then(|| row.next_hop.into()),
@@ -136,6 +131,16 @@ pub fn status(name: &str, node: &Endpoints, outcome: &Outcome) -> Result<Status,
         pod_mtu: settings.map_or(0, |s| s.mtu.into()),
         shapes: outcome.shapes,
     })
+}
+
+const fn kind_word(kind: u8) -> &'static str {
+    const PODS: u8 = RouteKind::Pods as u8;
+    const SERVICES: u8 = RouteKind::Services as u8;
+    match kind {
+        PODS => "pods",
+        SERVICES => "services",
+        _ => "node",
+    }
 }
 
 const fn way_word(way: u8) -> &'static str {

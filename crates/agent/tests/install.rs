@@ -14,9 +14,11 @@ use common::{DEADLINE, NODE, Node, Pod, plugin};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tombolo_agent::{CONFLIST_FILE, uninstall};
+use tombolo_netlink::sysctl;
 use tombolo_testkit::{Disk, Process, wait_for};
 
 const BLOCKS: [&str; 2] = ["10.244.1.0/24", "fd00:10:244::1:0/112"];
+const RESERVED_PORTS: &str = "net/ipv4/ip_local_reserved_ports";
 
 /// The folders of a container runtime.
 struct Runtime {
@@ -170,9 +172,29 @@ fn the_configuration_comes_when_pods_can_be_served_and_stays() {
 }
 
 #[test]
-fn an_agent_without_folders_installs_nothing() {
-    let node = Node::start(&BLOCKS);
-    assert_eq!(uninstall(&node.state_dir()).unwrap(), Vec::<PathBuf>::new());
+fn an_agent_without_folders_installs_nothing_and_gives_back_ports() {
+    let mut node = Node::new(&BLOCKS);
+    let ports = |text: &str| {
+        node.namespace
+            .run(|| sysctl::write(RESERVED_PORTS, text).unwrap())
+    };
+    let reserved = |node: &Node| node.namespace.run(|| sysctl::read(RESERVED_PORTS).unwrap());
+    ports("8000-8010,50000");
+    node.start_agent();
+    node.wait_ready();
+    assert_eq!(reserved(&node), "8000-8010,40960-65535");
+    node.end_agent(Signal::SIGKILL);
+    node.start_agent();
+    node.wait_ready();
+    node.end_agent(Signal::SIGTERM);
+    assert_eq!(remove(&node), [Path::new("/proc/sys").join(RESERVED_PORTS)]);
+    assert_eq!(reserved(&node), "8000-8010,50000");
+    assert_eq!(remove(&node), Vec::<PathBuf>::new(), "again");
+}
+
+/// Uninstalls, inside the node.
+fn remove(node: &Node) -> Vec<PathBuf> {
+    node.namespace.run(|| uninstall(&node.state_dir()).unwrap())
 }
 
 #[test]
@@ -302,13 +324,14 @@ fn uninstall_puts_back_what_was_there() {
         let state = node.state_dir();
         fs::write(state.join("unrelated"), "").unwrap();
     }
-    let changed = uninstall(&node.state_dir()).unwrap();
+    let ports = Path::new("/proc/sys").join(RESERVED_PORTS);
     assert_eq!(
-        changed,
+        remove(&node),
         [
             runtime.conflist(),
             runtime.bin().join("loopback"),
-            runtime.plugin()
+            runtime.plugin(),
+            ports
         ]
     );
     assert_eq!(fs::read_to_string(runtime.conflist()).unwrap(), foreign);
@@ -322,11 +345,7 @@ fn uninstall_puts_back_what_was_there() {
         (1, 1)
     );
     assert_eq!(names(&node.state_dir().join("installed")), set(&[]));
-    assert_eq!(
-        uninstall(&node.state_dir()).unwrap(),
-        Vec::<PathBuf>::new(),
-        "again"
-    );
+    assert_eq!(remove(&node), Vec::<PathBuf>::new(), "again");
 }
 
 #[test]
@@ -339,10 +358,7 @@ fn a_loopback_plugin_of_somebody_elses_stays() {
     wait_for(DEADLINE, "the configuration", || runtime.conflist().exists());
     assert_eq!(fs::read_to_string(&loopback).unwrap(), "theirs");
     node.end_agent(Signal::SIGTERM);
-    assert_eq!(
-        uninstall(&node.state_dir()).unwrap(),
-        [runtime.conflist(), runtime.plugin()]
-    );
+    assert_eq!(remove(&node)[..2], [runtime.conflist(), runtime.plugin()]);
     assert_eq!(fs::read_to_string(&loopback).unwrap(), "theirs");
 }
 
@@ -375,7 +391,7 @@ fn uninstall_leaves_nothing_where_nothing_was() {
     assert!(error.contains("another agent"), "{error}");
     assert!(runtime.conflist().exists() && runtime.plugin().exists());
     node.end_agent(Signal::SIGTERM);
-    uninstall(&node.state_dir()).unwrap();
+    remove(&node);
     assert_eq!(
         (names(&runtime.bin()), names(&runtime.conf())),
         (set(&[]), set(&[]))

@@ -19,7 +19,7 @@ use crate::query::Query;
 use crate::resource::{Registry, Resource};
 use crate::respond::{self, Body};
 use crate::route::{Route, Subresource, Target, route};
-use crate::store::{Key, Store};
+use crate::store::{Claims, Key, Store};
 
 /// All that requests are answered from.
 pub struct Api {
@@ -57,7 +57,8 @@ impl Api {
         logs: Arc<dyn LogSource>,
         closing: Closing,
     ) -> Result<Self, ApiError> {
-        let store = Store::new(history);
+        let claims = Claims::new(registry.all().iter().map(|r| r.rules.claims));
+        let store = Store::new(history, claims);
         if let Some(namespaces) = registry.namespaces() {
             store.transact(false, |transaction| {
                 for name in PERMANENT_NAMESPACES {

@@ -4,71 +4,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use crate::cause::Cause;
 use crate::resource::Resource;
-
-/// One thing that is wrong with an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
-    /// What kind of wrong it is.
-    pub reason: CauseReason,
-    /// The field, as `spec.pools[0].cidr`.
-    pub field: String,
-    /// What is wrong with it, for a person.
-    pub message: String,
-}
-
-/// The kinds of wrong fields that Kubernetes tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CauseReason {
-    /// The value is not allowed here.
-    Invalid,
-    /// A field that must be set is not.
-    Required,
-    /// The value is none of those allowed.
-    NotSupported,
-    /// The value has the wrong JSON type.
-    TypeInvalid,
-    /// The field cannot be changed or used in this way.
-    Forbidden,
-}
-
-impl CauseReason {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Invalid => "FieldValueInvalid",
-            Self::Required => "FieldValueRequired",
-            Self::NotSupported => "FieldValueNotSupported",
-            Self::TypeInvalid => "FieldValueTypeInvalid",
-            Self::Forbidden => "FieldValueForbidden",
-        }
-    }
-
-    fn text(self) -> &'static str {
-        match self {
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
-            Self::Required => "Required value",
-            Self::NotSupported => "Unsupported value",
-            Self::Forbidden => "Forbidden",
-        }
-    }
-}
-
-impl Cause {
-    /// A cause; the detail tells the value where that helps, and may be empty.
-    pub fn new(reason: CauseReason, field: impl Into<String>, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        let message = if detail.is_empty() {
-            reason.text().to_owned()
-        } else {
-            format!("{}: {detail}", reason.text())
-        };
-        Self {
-            reason,
-            field: field.into(),
-            message,
-        }
-    }
-}
 
 /// The object that a failure is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,11 @@
 //! A request comes through `server` (TLS) and `auth` to `route`, which names what it is about; the
 //! handler of its verb works on the `store` under the rules of `lifecycle` and the kind's `schema`.
 
+mod admission;
 mod api;
 mod auth;
 mod builtin;
+mod cause;
 mod clock;
 mod closing;
 mod discovery;
@@ -29,9 +31,10 @@ mod server;
 mod store;
 mod table;
 
+pub use admission::{Admission, Others, Refusal};
 pub use auth::Token;
-pub use builtin::resources as built_in_resources;
-pub use error::{Cause, CauseReason};
+pub use builtin::{ServiceRanges, resources as built_in_resources};
+pub use cause::{Cause, CauseReason};
 pub use logs::{LogError, LogRequest, LogSource, LogStream, NoLogs};
 pub use pki::{Pki, PkiError, kubeconfig};
 pub use resource::{Cell, Column, RegistrationError, Resource, Rules};

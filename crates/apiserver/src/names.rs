@@ -5,6 +5,11 @@ pub fn is_dns_label(name: &str) -> bool {
     name.len() <= 63 && is_dns_part(name)
 }
 
+/// Whether `name` is a DNS label that begins with a letter (RFC 1035, section 2.3.1).
+pub fn is_dns_1035_label(name: &str) -> bool {
+    is_dns_label(name) && name.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
 /// Whether `name` is a DNS subdomain as Kubernetes means it: labels between dots, at most 253 bytes.
 pub fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_dns_part)
@@ -48,6 +53,7 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä", &"a".repeat(64)] {
             assert!(!is_dns_label(bad), "{bad}");
         }
+        assert!(is_dns_1035_label("a0") && !is_dns_1035_label("0a") && !is_dns_1035_label(""));
         assert!(is_dns_subdomain("a.b-c.d"));
         for bad in ["a..b", ".a", "a.", "../etc", "a/b", &"a".repeat(254)] {
             assert!(!is_dns_subdomain(bad), "{bad}");

@@ -38,3 +38,9 @@ pub fn suffix() -> String {
 pub fn token() -> String {
     hex(&bytes::<32>())
 }
+
+/// A number below `end`, which is above 0.
+pub fn below(end: u32) -> u32 {
+    // The bias is end / 2^64: nobody guards a secret by it.
+    (u64::from_ne_bytes(bytes::<8>()) % u64::from(end)) as u32
+}

@@ -1,10 +1,13 @@
 //! What the server is told of a kind when it is registered, and the registry of them all.
 
+use std::sync::Arc;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::error::Cause;
+use crate::admission::Admission;
+use crate::cause::Cause;
 use crate::schema::{Schema, SchemaError};
 
 /// A kind of object and all that the server knows of it.
@@ -43,12 +46,22 @@ pub struct Resource {
 }
 
 /// The rules of a kind that its schema cannot express. The default has none.
-#[derive(Clone, Copy, Debug)]
+///
+/// A write goes through them in this order: `defaults`, `admission`, `on_create`, `validate`.
+#[derive(Clone, Debug)]
 pub struct Rules {
-    /// Completes an object that is about to be created. It has been checked against its schema.
+    /// Sets what was left out, at every write. The object has been checked against its schema.
+    pub defaults: fn(&mut Value),
+    /// The rules that look at the kind's other objects. They are not asked about a write of the status alone.
+    pub admission: Option<Arc<dyn Admission>>,
+    /// What an object claims for itself alone among its kind, such as an address: [`Others::claim`] finds it.
+    ///
+    /// [`Others::claim`]: crate::Others::claim
+    pub claims: fn(&Value) -> Vec<String>,
+    /// Completes an object that is about to be created.
     pub on_create: fn(&mut Value),
-    /// What is wrong with a change from one object to another, both right in themselves.
-    pub on_update: fn(&Value, &Value) -> Vec<Cause>,
+    /// What is wrong with an object, or with the change from the one that it is to replace.
+    pub validate: fn(Option<&Value>, &Value) -> Vec<Cause>,
     /// How many seconds an object is given to end once its deletion is asked for. None: the kind is
     /// deleted at once, whatever the client asks for.
     pub grace: fn(&Value) -> Option<i64>,
@@ -57,8 +70,11 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Self {
+            defaults: |_| (),
+            admission: None,
+            claims: |_| Vec::new(),
             on_create: |_| (),
-            on_update: |_, _| Vec::new(),
+            validate: |_, _| Vec::new(),
             grace: |_| None,
         }
     }

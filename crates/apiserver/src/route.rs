@@ -119,7 +119,8 @@ mod tests {
     use super::*;
 
     fn target(path: &str) -> Option<(String, Option<String>, Option<String>, Subresource)> {
-        let registry = Registry::new(crate::builtin::resources().unwrap()).unwrap();
+        let registry =
+            Registry::new(crate::builtin::resources(&crate::ServiceRanges::default()).unwrap()).unwrap();
         match route(&registry, path)? {
             Route::Objects(t) => Some((
                 registry.get(t.resource).plural.clone(),

@@ -3,8 +3,9 @@
 //! A node is a network namespace; two nodes are joined by one wire. Programs, sockets and state are the node's
 //! own, and all of it goes with this value, or with this process.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -12,15 +13,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kube::api::{Api, PostParams};
+use kube::Api as KubeApi;
+use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, CustomResourceExt};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::runtime::Runtime;
-use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_apiserver::{
+    DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, ServiceRanges, Token, built_in_resources, serve,
+};
 use tombolo_cri::Cni;
 use tombolo_kube::{CLUSTER, Network, NodeNetwork};
+use tombolo_netlink::Route;
 use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for_some};
 
 use crate::load::LoadPath;
@@ -28,6 +33,9 @@ use crate::plugin::{Operation, Plugin, Pod, own_program};
 
 /// How long an agent may take to be ready.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Where agents serve their metrics, in their node's network.
+const METRICS: &str = "127.0.0.1:9440";
 
 /// Where state is. Not in memory: that an address is on the disk is part of an ADD.
 pub const STATE_ROOT: &str = "/var/tmp";
@@ -46,9 +54,17 @@ pub struct Settings {
 /// A cluster.
 pub struct Cluster {
     pub nodes: Vec<Node>,
+    /// A host behind the first node, which is no node.
+    pub outside: TestNamespace,
     /// Where the wire of a single node ends.
     _other_side: TestNamespace,
-    _api: Runtime,
+    pub api: Api,
+}
+
+/// The API server, and a way to it.
+pub struct Api {
+    pub runtime: Runtime,
+    pub client: Client,
 }
 
 /// A node.
@@ -81,6 +97,18 @@ impl Cluster {
             ..End::default()
         };
         connect((&namespaces[0], eth0(&one)), (peer, eth0(&two)));
+        let outside = TestNamespace::new("outside");
+        let eth1 = End {
+            name: "eth1",
+            addresses: &["172.20.2.11/24"],
+            ..End::default()
+        };
+        connect((&namespaces[0], eth1), (&outside, eth0(&["172.20.2.1/24"])));
+        let route = Route {
+            gateway: Some("172.20.2.11".parse()?),
+            ..Route::new("172.20.1.0/24".parse()?)
+        };
+        outside.netlink().replace_route(&route)?;
 
         let (api, kubeconfigs) = start_api(settings, &namespaces)?;
         let started = names.iter().zip(namespaces).zip(kubeconfigs);
@@ -88,8 +116,9 @@ impl Cluster {
             started.map(|((name, namespace), config)| Node::start(name, namespace, &config, settings));
         Ok(Self {
             nodes: nodes.collect::<Result<_>>()?,
+            outside,
             _other_side: other_side,
-            _api: api,
+            api,
         })
     }
 }
@@ -153,9 +182,28 @@ impl Node {
 
     /// Ends the agent and starts it anew: the seconds from just before its start to its first answer that it is ready.
     pub fn restart(&mut self) -> Result<f64> {
+        self.end_agent();
+        let start = Instant::now();
+        self.start_agent()?;
+        wait_for_some(DEADLINE, "the agent to be ready", || {
+            self.is_ready().ok()?.then_some(())
+        });
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// The same with nothing of it left in the kernel, as after a reboot.
+    pub fn restart_cold(&mut self) -> Result<()> {
+        self.end_agent();
+        std::fs::remove_dir_all(self.bpffs.path().join("tombolo"))?;
+        self.start_agent()
+    }
+
+    fn end_agent(&mut self) {
         self.agent.signal(Signal::SIGTERM);
         self.agent.wait(DEADLINE);
-        let start = Instant::now();
+    }
+
+    fn start_agent(&mut self) -> Result<()> {
         self.agent = start_agent(
             &self.name,
             &self.namespace,
@@ -164,10 +212,37 @@ impl Node {
             &self.cni,
             self.track_flows,
         )?;
-        wait_for_some(DEADLINE, "the agent to be ready", || {
-            self.is_ready().ok()?.then_some(())
-        });
-        Ok(start.elapsed().as_secs_f64())
+        Ok(())
+    }
+
+    /// One of the agent's metrics, by its name; none before it serves them.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let connect = || TcpStream::connect(METRICS);
+        let mut stream = self.namespace.run(connect).ok()?;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {METRICS}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let value = answer
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value?.parse().ok()
+    }
+
+    /// What the maps that the agent holds take of the kernel's memory, in MiB.
+    pub fn kernel_memory(&self) -> Result<f64> {
+        let mut maps = BTreeMap::new();
+        for entry in std::fs::read_dir(format!("/proc/{}/fdinfo", self.agent.id()))? {
+            let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+            let field = |name: &str| {
+                text.lines()
+                    .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+            };
+            if let (Some(id), Some(bytes)) = (field("map_id:"), field("memlock:")) {
+                maps.insert(id, bytes);
+            }
+        }
+        Ok(maps.values().sum::<u64>() as f64 / f64::from(1 << 20))
     }
 
     /// What the agent says of itself, once it serves.
@@ -209,7 +284,7 @@ fn start_agent(
     command
         .arg("--mount")
         .arg(own_program("tombolo")?)
-        .args(["agent", "--node", name, "--metrics", "127.0.0.1:9440"])
+        .args(["agent", "--node", name, "--metrics", METRICS])
         .args(["--kubeconfig".into(), at("kubeconfig")])
         .args(["--state-dir".into(), at("state")])
         .args(["--socket".into(), at("agent.sock")])
@@ -236,7 +311,7 @@ pub fn pod_to_pod<'a>(cluster: &Cluster, [client, server]: [&'a Pod; 2]) -> Resu
 }
 
 /// The server with a Network and the nodes, and a kubeconfig for each, which only it can use.
-fn start_api(settings: Settings, namespaces: &[TestNamespace]) -> Result<(Runtime, Vec<String>)> {
+fn start_api(settings: Settings, namespaces: &[TestNamespace]) -> Result<(Api, Vec<String>)> {
     let bind = || TcpListener::bind("127.0.0.1:0");
     let mut listeners = namespaces
         .iter()
@@ -251,7 +326,7 @@ fn start_api(settings: Settings, namespaces: &[TestNamespace]) -> Result<(Runtim
         kubeconfigs.push(pki.kubeconfig(&url, &token.user, &token.secret));
     }
     let own = kubeconfigs.pop().context("a kubeconfig of our own")?;
-    let mut resources = built_in_resources()?;
+    let mut resources = built_in_resources(&ServiceRanges::default())?;
     resources.push(Resource::from_crd(Network::crd())?);
     resources.push(Resource::from_crd(NodeNetwork::crd())?);
     let options = Options {
@@ -263,16 +338,18 @@ fn start_api(settings: Settings, namespaces: &[TestNamespace]) -> Result<(Runtim
         history: DEFAULT_HISTORY,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+        .worker_threads(2)
         .enable_all()
         .build()?;
     runtime.spawn(async { serve(options, std::future::pending()).await });
-    runtime.block_on(async {
+    let client = runtime.block_on(async {
         let options = KubeConfigOptions::default();
         let config = Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&own)?, &options);
-        create_objects(Client::try_from(config.await?)?, settings).await
+        let client = Client::try_from(config.await?)?;
+        create_objects(client.clone(), settings).await?;
+        Ok::<_, anyhow::Error>(client)
     })?;
-    Ok((runtime, kubeconfigs))
+    Ok((Api { runtime, client }, kubeconfigs))
 }
 
 async fn create_objects(client: Client, settings: Settings) -> Result<()> {
@@ -282,9 +359,10 @@ async fn create_objects(client: Client, settings: Settings) -> Result<()> {
             "routing": settings.routing,
             "pools": [{"cidr": "10.244.0.0/16", "blockSize": 20}],
             "nodeCIDRs": ["172.20.0.0/16"],
+            "serviceCIDRs": ["10.96.0.0/16"],
         },
     }))?;
-    Api::all(client.clone())
+    KubeApi::all(client.clone())
         .create(&PostParams::default(), &network)
         .await?;
     for index in 1..=settings.nodes {
@@ -294,7 +372,7 @@ async fn create_objects(client: Client, settings: Settings) -> Result<()> {
             "metadata": {"name": format!("node-{index}")},
             "spec": {"index": index, "blocks": [block]},
         }))?;
-        Api::all(client.clone())
+        KubeApi::all(client.clone())
             .create(&PostParams::default(), &node)
             .await?;
     }

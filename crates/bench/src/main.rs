@@ -3,9 +3,12 @@
 //! ```text
 //! cni        the life of a pod: ADD and DEL         ─┐
 //! sandbox    the same, as a kubelet waits for it    ─┤
-//! traffic    what goes through: load over paths     ─┼─▶ figure ─▶ report
+//! traffic    what goes through: load over paths     ─┤
+//! services   the same through Services, from pods   ─┼─▶ figure ─▶ report
+//!            and from outside                        │
+//! programming  how fast Services reach the kernel   ─┤
 //! footprint  what it costs: memory, size, lab up    ─┘
-//!               └── on: cluster (real agents), peers, plugin, load
+//!               └── on: cluster (real agents), objects, peers, plugin, load
 //! ```
 #![allow(
     clippy::print_stdout,
@@ -19,12 +22,15 @@ mod figure;
 mod footprint;
 mod interrupt;
 mod load;
+mod objects;
 mod peers;
 mod plugin;
 mod priority;
+mod programming;
 mod report;
 mod rounds;
 mod sandbox;
+mod services;
 mod statistics;
 mod traffic;
 
@@ -71,6 +77,9 @@ enum Group {
     SameNode,
     Direct,
     Vxlan,
+    ClusterIp,
+    NodePort,
+    Programming,
     Agent,
     AgentStart,
     Lab,
@@ -84,6 +93,9 @@ impl Group {
             Self::SameNode => traffic::same_node(effort),
             Self::Direct => traffic::direct(effort),
             Self::Vxlan => traffic::vxlan(effort),
+            Self::ClusterIp => services::cluster_ip(effort),
+            Self::NodePort => services::node_port(effort),
+            Self::Programming => programming::measure(effort),
             Self::Agent => footprint::agent_and_plugin(effort),
             Self::AgentStart => footprint::agent_start(effort),
             Self::Lab => footprint::lab_up(effort),

@@ -1,6 +1,6 @@
 //! What Tombolo is compared to: the bare kernel, and Debian's CNI plugins.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +10,7 @@ use tombolo_netlink::sysctl;
 use tombolo_testkit::{End, TestNamespace, connect};
 
 use crate::cluster::STATE_ROOT;
+use crate::load::PORT;
 use crate::plugin::Plugin;
 
 /// Where the package containernetworking-plugins puts them.
@@ -177,6 +178,78 @@ impl KernelVxlan {
             address: "10.246.2.2".parse()?,
             _nodes: nodes,
         })
+    }
+}
+
+/// A node that leads two of its ports to pods by rules of nftables, as simple as they can be: a pod of its own, and
+/// one of another node, which is behind masquerade: its node would answer past this one.
+pub struct NatNode {
+    pub node: TestNamespace,
+    pub outside: TestNamespace,
+    pub pods: [TestNamespace; 2],
+    pub addresses: [IpAddr; 2],
+    _other_node: TestNamespace,
+}
+
+impl NatNode {
+    /// With an MTU of 1500 everywhere.
+    pub fn new() -> Result<Self> {
+        let [node, other_node, outside] = ["node", "other-node", "outside"].map(TestNamespace::new);
+        let pods = ["local", "remote"].map(TestNamespace::new);
+        fn end<'a>(name: &'a str, addresses: &'a [&'a str]) -> End<'a> {
+            End {
+                name,
+                addresses,
+                ..End::default()
+            }
+        }
+        connect(
+            (&node, end("eth0", &["172.20.1.11/24"])),
+            (&other_node, end("eth0", &["172.20.1.12/24"])),
+        );
+        connect(
+            (&node, end("eth1", &["172.20.2.11/24"])),
+            (&outside, end("eth0", &["172.20.2.1/24"])),
+        );
+        for (number, (host, pod)) in [&node, &other_node].into_iter().zip(&pods).enumerate() {
+            let [gateway, address] = [1, 2].map(|n| format!("10.246.{number}.{n}/24"));
+            connect(
+                (host, end("pod", &[gateway.as_str()])),
+                (pod, end("eth0", &[address.as_str()])),
+            );
+            host.run(|| sysctl::write("net/ipv4/ip_forward", "1"))?;
+            ip(pod, &format!("route add default via 10.246.{number}.1"))?;
+        }
+        ip(&node, "route add 10.246.1.0/24 via 172.20.1.12")?;
+        ip(&other_node, "route add 10.246.0.0/24 via 172.20.1.11")?;
+        let rules = format!(
+            "table ip nat {{
+                chain in {{
+                    type nat hook prerouting priority dstnat;
+                    ip daddr 172.20.2.11 tcp dport 30000 dnat to 10.246.0.2:{PORT}
+                    ip daddr 172.20.2.11 tcp dport 30001 dnat to 10.246.1.2:{PORT}
+                }}
+                chain out {{
+                    type nat hook postrouting priority srcnat;
+                    oifname eth0 ip saddr 172.20.2.0/24 masquerade
+                }}
+            }}"
+        );
+        let status = node.command("nft").arg(&rules).status();
+        let status = status.context("run `nft`: install the package nftables")?;
+        ensure!(status.success(), "`nft` refuses the rules");
+        Ok(Self {
+            node,
+            outside,
+            pods,
+            addresses: ["10.246.0.2".parse()?, "10.246.1.2".parse()?],
+            _other_node: other_node,
+        })
+    }
+
+    /// Where the pod of this number is found from outside.
+    pub fn node_port(&self, number: usize) -> SocketAddr {
+        ([172, 20, 2, 11], 30_000 + number as u16).into()
     }
 }
 

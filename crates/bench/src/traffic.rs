@@ -12,17 +12,17 @@ use crate::plugin::Pod;
 use crate::rounds::{Effort, alternate};
 
 /// Rounds of each figure.
-const ROUNDS: usize = 60;
+pub const ROUNDS: usize = 60;
 
 /// All modes, with what they are called.
-const MODES: [(Mode, &str); 3] = [
+pub const MODES: [(Mode, &str); 3] = [
     (Mode::Stream, "stream"),
     (Mode::RequestResponse, "request/response"),
     (Mode::ConnectRequestResponse, "connect/request/response"),
 ];
 
 /// A peer, and the bound in each mode.
-type Peer<'a> = (&'a str, &'a LoadPath<'a>, [Bound; 3]);
+pub type Peer<'a> = (&'a str, &'a LoadPath<'a>, [Bound; 3]);
 
 /// Pod to pod on one node, without and with flows tracked, against a bare veth and Debian's bridge.
 pub fn same_node(effort: Effort) -> Result<Vec<Figure>> {
@@ -132,12 +132,12 @@ impl Ours {
     }
 }
 
-fn at_least(ratios: [f64; 3]) -> [Bound; 3] {
+pub fn at_least(ratios: [f64; 3]) -> [Bound; 3] {
     ratios.map(Bound::AtLeast)
 }
 
 /// Each of ours against each peer in one mode.
-fn compare(
+pub fn compare(
     what: &str,
     (mode, mode_name): (Mode, &str),
     ours: &[&LoadPath<'_>],

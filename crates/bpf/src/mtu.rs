@@ -34,7 +34,7 @@ pub fn check(
 ) -> Result<(), Verdict> {
     let stack_cuts = stack_has_way && !packet.is_never_cut();
     let fits = packet.size <= u32::from(mtu) || segment(skb, packet) <= u32::from(mtu);
-    if fits && !(stack_cuts && has_larger_siblings(packet, mtu)) {
+    if fits && !(stack_cuts && may_have_larger_siblings(packet, to, mtu)) {
         return Ok(());
     }
     if stack_cuts {
@@ -50,8 +50,13 @@ pub fn check(
 /// must have this one as well: where it tracks connections it puts packets together first, and would
 /// wait for this one for ever.
 #[inline(always)]
-fn has_larger_siblings(packet: &Packet, mtu: u16) -> bool {
-    packet.is_fragment() && resolve::endpoint(&packet.source).is_some_and(|sender| sender.mtu > mtu)
+fn may_have_larger_siblings(packet: &Packet, to: &Translation, mtu: u16) -> bool {
+    packet.is_fragment()
+        && match resolve::endpoint(&packet.source) {
+            Some(sender) => sender.mtu > mtu,
+            // How much a client outside sends at once, nobody here knows.
+            None => to.is_set() && to.flags & Translation::FROM_POD == 0,
+        }
 }
 
 /// The largest packet on the wire that this one becomes, in bytes.

@@ -58,6 +58,9 @@ pub fn place(skb: Skb, packet: &Packet, client: Client, tracking: &mut Tracking)
     if are_on() && place.may_be_a_service() && begin(skb, packet, tcp_flags, client, tracking)? {
         return Ok(resolve(&tracking.to.ends.destination));
     }
+    if are_on() && tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
+        flows::begin_beside(tracking);
+    }
     if TRACK_FLOWS.load() != 0 && !matches!(place, Place::Services) {
         flows::begin_untranslated(tracking)?;
     }

@@ -67,11 +67,15 @@ pub extern "C" fn flow_try_port(context: *mut __sk_buff, port: u32, of_node: u32
     if of_node != 0 && is_in_use(Skb::new(context), &scratch.answers) {
         return TAKEN;
     }
-    match flows::make(&scratch.answers, &scratch.answering) {
-        Made::Done => 0,
-        Made::Taken => TAKEN,
-        Made::Full => FULL,
+    for _ in 0..2 {
+        match flows::make(&scratch.answers, &scratch.answering) {
+            Made::Done => return 0,
+            Made::Taken if flows::make_way(&scratch.answers) => {}
+            Made::Taken => break,
+            Made::Full => return FULL,
+        }
     }
+    TAKEN
 }
 
 /// Whether a process of the node would take what comes with this key.

@@ -1,6 +1,6 @@
 use clap::{Parser, Subcommand};
 
-use crate::node::{GetArgs, StatusArgs};
+use crate::node::{GetCommand, StatusArgs};
 use crate::probe::ProbeCommand;
 
 /// A Kubernetes network: pods reach every pod and every node without NAT.
@@ -36,7 +36,8 @@ and an agent would install it again.")]
     /// Say whether this node's network is healthy, and why not
     Status(StatusArgs),
     /// Show the tables of this node
-    Get(GetArgs),
+    #[command(subcommand)]
+    Get(GetCommand),
     /// Echo server and client that report the addresses they saw
     #[command(subcommand)]
     Probe(ProbeCommand),

@@ -38,7 +38,7 @@ pub enum Error {
         /// The socket.
         socket: PathBuf,
         /// What was asked for.
-        path: &'static str,
+        path: String,
         /// What is wrong with the answer.
         reason: String,
     },
@@ -46,7 +46,7 @@ pub enum Error {
     #[error("the agent refused {path}: {reason}")]
     Refused {
         /// What was asked for.
-        path: &'static str,
+        path: String,
         /// Its words.
         reason: String,
     },

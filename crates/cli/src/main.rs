@@ -63,7 +63,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Status(args) => runtime()?.block_on(node::status(&args)),
-        Command::Get(args) => runtime()?.block_on(node::get(&args)),
+        Command::Get(command) => runtime()?.block_on(node::get(&command)),
         Command::Probe(command) => probe::run(command),
     }
 }

@@ -15,6 +15,7 @@
 //! | `GET /v1/endpoints` | 200, a list of [`Endpoint`] |
 //! | `GET /v1/addresses` | 200, [`Addresses`] |
 //! | `GET /v1/routes` | 200, a list of [`Route`] |
+//! | `GET /v1/services?client=ADDRESS` | 200, a list of [`Frontend`]; the client may be left out |
 //! | `GET /v1/drops` | 200, a list of [`Drop`] |
 //! | `GET /v1/status` | 200, [`Status`] |
 //!
@@ -23,6 +24,7 @@
 
 mod check;
 mod collect;
+mod services;
 
 use std::net::IpAddr;
 
@@ -31,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::CheckRequest;
 pub use collect::{AttachmentName, CollectRequest, CollectResponse};
+pub use services::{Backend, Backends, ClientWay, Frontend, Outcome};
 
 /// Where the agent listens.
 pub const DEFAULT_SOCKET: &str = "/run/tombolo/agent.sock";
@@ -52,6 +55,9 @@ pub const ADDRESSES_PATH: &str = "/v1/addresses";
 
 /// The path of the routes.
 pub const ROUTES_PATH: &str = "/v1/routes";
+
+/// The path of the frontends of Services. A query `client=ADDRESS` asks what becomes of that client.
+pub const SERVICES_PATH: &str = "/v1/services";
 
 /// The path of the counted drops.
 pub const DROPS_PATH: &str = "/v1/drops";
@@ -276,7 +282,7 @@ pub struct Allocation {
 pub struct Route {
     /// The destination.
     pub destination: IpNet,
-    /// What lies there: `pods` or `node`.
+    /// What lies there: `pods`, `node` or `services`.
     pub kind: String,
     /// How packets get there: `local`, `direct` or `overlay`.
     pub way: String,

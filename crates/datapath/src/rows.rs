@@ -57,11 +57,13 @@ impl<V: Plain + PartialEq> Rows<V> {
 
     /// All rows that are not zero. Those that change meanwhile may be of before or after.
     pub fn used(&self) -> Result<BTreeMap<u32, V>> {
-        let rows = map::entries(&self.map, 1).map_err(self.failed("read"))?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|(index, values)| Some((index, *values.first()?)))
-            .filter(|(_, row)| *row != V::default())
-            .collect())
+        let mut used = BTreeMap::new();
+        let keep = |index: u32, row: V| {
+            if row != V::default() {
+                used.insert(index, row);
+            }
+        };
+        map::scan(&self.map, keep).map_err(self.failed("read"))?;
+        Ok(used)
     }
 }

@@ -14,6 +14,7 @@ use common::{
 };
 use tombolo_abi::{Addr, FlowKey, FlowState, Frontend, Hook, Outcome, Slab, capacity};
 
+const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
@@ -95,6 +96,55 @@ fn a_backend_without_a_free_port_takes_no_more() {
         let run = cluster.expect(Hook::FromUplink, &sent(50_000), REDIRECT, Outcome::Routed);
         assert_eq!(Frame::read(&run.frame).ports(), [50_000, TARGET_PORT]);
         assert_eq!(flows.entries().unwrap().len(), before + 1);
+    }
+}
+
+#[test]
+fn the_port_of_a_connection_that_is_over_is_given_anew() {
+    let (cluster, _bed) = cluster();
+    for f in FAMILIES {
+        let slab = slab(&cluster, 0, 1, TCP, &[f.pod_2]);
+        publish(&cluster, every_address(f), NODE_PORT, TCP, slab);
+        let rows = || cluster.datapath.flows().entries().unwrap().len();
+        let others = rows();
+        let sent = |client, flags| Frame::tcp(client, f.node, [50_000, NODE_PORT], flags, b"");
+        let neighbour = if f.v4 { "198.51.100.77" } else { "2001:db8:100::77" };
+        cluster.expect(Hook::FromUplink, &sent(f.outside, SYN), REDIRECT, Outcome::Routed);
+        let run = cluster.expect(Hook::FromUplink, &sent(neighbour, SYN), REDIRECT, Outcome::Routed);
+        assert_ne!(
+            Frame::read(&run.frame).ports()[0],
+            50_000,
+            "it is the first client's"
+        );
+        assert_eq!(rows(), others + 4);
+        cluster.expect(Hook::FromUplink, &sent(f.outside, RST), REDIRECT, Outcome::Routed);
+        let third = if f.v4 { "198.51.100.78" } else { "2001:db8:100::78" };
+        let run = cluster.expect(Hook::FromUplink, &sent(third, SYN), REDIRECT, Outcome::Routed);
+        assert_eq!(Frame::read(&run.frame).ports(), [50_000, TARGET_PORT]);
+        assert_eq!(rows(), others + 4, "the first connection's are gone");
+    }
+}
+
+#[test]
+fn a_port_that_a_service_had_may_go_to_its_backend_next() {
+    let (cluster, _bed) = cluster();
+    for f in FAMILIES {
+        let vip = cluster_ip(f);
+        let slab = slab(&cluster, 0, 1, TCP, &[f.pod_2]);
+        publish(&cluster, vip, PORT, TCP, slab);
+        let by_service = |flags| Frame::tcp(f.a, vip, [4000, PORT], flags, b"");
+        let direct = |flags| Frame::tcp(f.a, f.pod_2, [4000, TARGET_PORT], flags, b"");
+        let answer = |flags| {
+            Frame::tcp(f.pod_2, f.a, [TARGET_PORT, 4000], flags, b"").with_mac(common::cluster::NODE_2_MAC)
+        };
+        let from = |run: tombolo_datapath::Run| Frame::read(&run.frame).source;
+        cluster.expect(Hook::FromPod, &by_service(SYN), REDIRECT, Outcome::Routed);
+        cluster.expect(Hook::FromPod, &by_service(FIN | ACK), REDIRECT, Outcome::Routed);
+        let run = cluster.expect(Hook::FromUplink, &answer(FIN | ACK), REDIRECT, Outcome::Delivered);
+        assert_eq!(from(run), ip(vip));
+        cluster.expect(Hook::FromPod, &direct(SYN), REDIRECT, Outcome::Routed);
+        let run = cluster.expect(Hook::FromUplink, &answer(SYN | ACK), REDIRECT, Outcome::Delivered);
+        assert_eq!(from(run), ip(f.pod_2), "the backend itself answers");
     }
 }
 

@@ -392,6 +392,28 @@ fn fragments_follow_their_first() {
     }
 }
 
+/// A client outside may send more at once than a pod takes. Its stack cuts that, and must have each part.
+#[test]
+fn fragments_from_outside_stay_together() {
+    let (cluster, _bed) = cluster();
+    let f = FAMILIES.into_iter().find(|f| f.v4).unwrap();
+    let here = slab(&cluster, 0, 1, UDP, &[f.b]);
+    publish(&cluster, every_address(f), NODE_PORT, UDP, here);
+    let large = packet(UDP, f.outside, f.node, [50_000, NODE_PORT], 0);
+    let large = Frame {
+        more_fragments: true,
+        ..large.sized(1500).fragment(0)
+    };
+    let last = Frame::udp(f.outside, f.node)
+        .protocol(UDP, b"the rest")
+        .fragment(1480);
+    for frame in [large, last] {
+        let run = cluster.expect(Hook::FromUplink, &frame, NEXT, Outcome::ToStack);
+        let got = Frame::read(&run.frame);
+        assert_eq!((got.source, got.destination), (ip(f.outside), ip(f.b)));
+    }
+}
+
 #[test]
 fn the_nodes_own_backends_answer_through_its_stack() {
     let (cluster, _bed) = cluster();

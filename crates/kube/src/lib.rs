@@ -1,11 +1,13 @@
 //! Tombolo's own Kubernetes kinds, and how its programs reach the API server: a client, and watches.
 
 mod client;
+mod follow;
 mod network;
 mod node_network;
 mod watch;
 
 pub use client::{ClientError, client};
+pub use follow::follow;
 pub use network::{CLUSTER, Layout, Network, NetworkSpec, Pool, Routing};
 pub use node_network::{Health, NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, Uplink};
 pub use watch::Watch;

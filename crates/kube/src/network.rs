@@ -29,10 +29,25 @@ pub struct NetworkSpec {
     pub routing: Routing,
     /// Where pod addresses come from, of one or both families. Pools do not overlap.
     pub pools: Vec<Pool>,
-    /// Ranges within which a node may claim addresses as its own; disjoint from the pools.
+    /// Ranges within which a node may claim addresses as its own; disjoint from all other ranges here.
     #[serde(rename = "nodeCIDRs")]
     #[schemars(with = "Vec<String>")]
     pub node_cidrs: Vec<IpNet>,
+    /// The ranges that the API server gives the addresses of Services from. What is for an address of theirs that no
+    /// Service has is refused, and never leaves the node. Disjoint from all other ranges here.
+    #[serde(default, rename = "serviceCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub service_cidrs: Vec<IpNet>,
+    /// A node takes node ports of Services on those of its addresses that lie within one of these. Left out: on its
+    /// primary address of each family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub node_port_addresses: Vec<IpNet>,
+    /// Ranges that the operator gives Services of type LoadBalancer an address of each family from, which the network
+    /// around the cluster routes to nodes. Disjoint from all other ranges here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub load_balancer_pools: Vec<IpNet>,
     /// The MTU of pods, in bytes of the IP packet. Left out: each node's lowest uplink, less the
     /// overlay's overhead where an overlay is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]

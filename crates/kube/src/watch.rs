@@ -3,13 +3,13 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::StreamExt;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
+
+use crate::follow;
 
 /// All objects of a kind, kept up to date. Ends when dropped.
 ///
@@ -29,39 +29,16 @@ where
         let (store, mut writer) = reflector::store();
         let complete = Arc::new(AtomicBool::new(false));
         let done = complete.clone();
-        let events = watch(api, watcher::Config::default())
-            .default_backoff()
-            .modify(|object| {
-                // Nobody here reads it, and it is half of many an object.
-                object.meta_mut().managed_fields = None;
-            });
-        let task = tokio::spawn(async move {
-            let kind = K::kind(&());
-            let mut away = false;
-            futures::pin_mut!(events);
-            while let Some(event) = events.next().await {
-                let event = match event {
-                    Ok(event) => event,
-                    Err(error) => {
-                        // The watcher tries again and again; one line says so.
-                        if !std::mem::replace(&mut away, true) {
-                            tracing::warn!(%kind, %error, "cannot watch; trying again");
-                        }
-                        continue;
-                    }
-                };
-                writer.apply_watcher_event(&event);
-                if matches!(event, Event::InitDone) {
-                    done.store(true, Ordering::Release);
-                    if std::mem::replace(&mut away, false) {
-                        tracing::info!(%kind, "watching again");
-                    }
-                }
-                if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
-                    changed();
-                }
+        let told = move |event: Event<K>| {
+            writer.apply_watcher_event(&event);
+            if matches!(event, Event::InitDone) {
+                done.store(true, Ordering::Release);
             }
-        });
+            if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+                changed();
+            }
+        };
+        let task = tokio::spawn(follow(api, Config::default(), told));
         Self {
             store,
             complete,

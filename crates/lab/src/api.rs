@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::discovery::{ApiResource, Scope, pinned_kind};
@@ -99,6 +100,16 @@ impl Api {
     /// All pods.
     pub async fn pods(&self) -> Result<Vec<Pod>> {
         list(&kube::Api::all(self.0.clone()), "listing pods").await
+    }
+
+    /// All Services.
+    pub async fn services(&self) -> Result<Vec<Service>> {
+        list(&kube::Api::all(self.0.clone()), "listing Services").await
+    }
+
+    /// All EndpointSlices.
+    pub async fn endpoint_slices(&self) -> Result<Vec<EndpointSlice>> {
+        list(&kube::Api::all(self.0.clone()), "listing EndpointSlices").await
     }
 
     /// All nodes.

@@ -19,7 +19,7 @@ use crate::plan::{ETHERNET_MTU, Node, Plan};
 use crate::state::{LabDir, NODE_RUN, NODE_STATE};
 
 /// The kernel's number for routes that an administrator made (rtnetlink(7), `RTPROT_STATIC`).
-const STATIC: u8 = 4;
+pub const STATIC: u8 = 4;
 
 /// Makes all namespaces of the lab and joins them.
 pub fn build(lab: &LabDir, plan: &Plan) -> Result<()> {

@@ -44,6 +44,9 @@ pub struct UpArgs {
     /// One more address of a node's device, such as node2=172.20.1.200/24
     #[arg(long, value_name = "NODE=CIDR", value_parser = assignment::<IpNet>)]
     pub node_address: Vec<(String, IpNet)>,
+    /// Range that Services of type LoadBalancer get addresses from, such as 203.0.113.0/24; once for each family
+    #[arg(long = "lb-pool", value_name = "CIDR")]
+    pub lb_pools: Vec<IpNet>,
     /// MTU of the pods, instead of what the nodes' devices and the routing leave
     #[arg(long, value_name = "MTU")]
     pub pod_mtu: Option<u16>,

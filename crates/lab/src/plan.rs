@@ -11,6 +11,7 @@
 //! | the API server | 172.20.255.1 | fd00:20:255::1 |
 //! | the outside host | 198.51.100.10 (RFC 5737) | 2001:db8:100::10 (RFC 3849) |
 //! | pods | 10.244.0.0/16, a /24 for each node | fd00:10:244::/48, a /112 for each node |
+//! | Services | 10.96.0.0/16 | fd00:10:96::/112 |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -114,6 +115,12 @@ impl Plan {
                     },
                 ),
                 node_cidrs: Vec::new(),
+                service_cidrs: families.choose(
+                    net([10, 96, 0, 0], 16),
+                    net([0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0], 112),
+                ),
+                node_port_addresses: Vec::new(),
+                load_balancer_pools: Vec::new(),
                 mtu: options.pod_mtu,
                 overlay_port: 4789,
             },
@@ -166,6 +173,17 @@ impl Plan {
             plan.node_mut(name)?.extra_addresses.push(*address);
         }
         plan.network.node_cidrs = plan.node_cidrs();
+        for pool in &options.lb_pools {
+            if !families.has(pool.addr()) {
+                return wrong(format!("--lb-pool {pool}: the lab is {families} only"));
+            }
+            if let Some(range) = plan.ranges().find(|r| r.contains(pool) || pool.contains(r)) {
+                return wrong(format!(
+                    "--lb-pool {pool}: the lab itself uses {range}; choose another range"
+                ));
+            }
+            plan.network.load_balancer_pools.push(pool.trunc());
+        }
         Ok(plan)
     }
 
@@ -191,6 +209,30 @@ impl Plan {
     /// The segment of that number.
     pub fn segment(&self, number: u8) -> Option<&Segment> {
         self.segments.iter().find(|segment| segment.number == number)
+    }
+
+    /// The address of the Service `default/kubernetes`: the first that Services have.
+    pub fn service_api(&self) -> Option<IpAddr> {
+        self.network.service_cidrs.first()?.hosts().find(|ip| {
+            // The subnet-router's anycast address (RFC 4291, section 2.6.1) is nobody's.
+            *ip != self.network.service_cidrs[0].network()
+        })
+    }
+
+    /// All ranges that are in use.
+    fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        let network = &self.network;
+        let pools = network.pools.iter().map(|pool| pool.cidr);
+        let nets = [
+            &network.node_cidrs,
+            &network.service_cidrs,
+            &network.load_balancer_pools,
+            &self.outside,
+        ];
+        let nets = nets.into_iter().flatten().copied();
+        pools
+            .chain(nets)
+            .chain(self.api.iter().map(|ip| IpNet::from(*ip)))
     }
 
     /// The segments' prefixes, and those extra addresses that lie in none of them.
@@ -340,6 +382,10 @@ mod tests {
             "--node-mtu node1=9000",
             "--node-address node9=172.20.1.99/24",
             "--families v4 --node-address node1=fd00::1/64",
+            "--families v4 --lb-pool fd00:99::/112",
+            "--lb-pool 10.96.7.0/24",
+            "--lb-pool 198.51.0.0/16",
+            "--lb-pool 203.0.113.0/24 --lb-pool 203.0.113.128/25",
         ] {
             assert!(matches!(plan(words), Err(Error::Options(_))), "{words}");
         }

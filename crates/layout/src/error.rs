@@ -31,9 +31,9 @@ pub enum Error {
         /// The range.
         range: IpNet,
     },
-    /// The Network's pools and this node's blocks have more prefix lengths than the programs look up.
+    /// The Network's pools and ranges of Services and this node's blocks have more prefix lengths than the programs look up.
     #[error(
-        "the Network's pools and node {node}'s blocks have {found} prefix lengths ({lengths}), and the datapath looks up at most {max}, one of them for node addresses; use fewer block sizes"
+        "the Network's pools and serviceCIDRs and node {node}'s blocks have {found} prefix lengths ({lengths}), and the datapath looks up at most {max}, one of them for node addresses; use fewer block sizes"
     )]
     TooManyPrefixLengths {
         /// This node.

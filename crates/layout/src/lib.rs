@@ -55,6 +55,8 @@ pub struct Local {
     /// How the node's kernel would send to the addresses of [`reach_targets`]; those without a route
     /// are missing.
     pub reach: BTreeMap<IpAddr, Reach>,
+    /// Whether the datapath's tables know Services, or have known some: flows to them may still be there.
+    pub services: bool,
 }
 
 /// A device that joins the node to the network around the cluster.
@@ -98,6 +100,8 @@ pub struct Desired {
     pub blocks: Vec<IpNet>,
     /// The addresses that this node claims; of each family the primary one first.
     pub addresses: Vec<IpAddr>,
+    /// All addresses that nodes claim, this node among them.
+    pub node_addresses: BTreeSet<IpAddr>,
     /// The MTU of this node's pods, in bytes of the IP packet.
     pub pod_mtu: u16,
     /// What is wrong with objects, for a person: what was left out, because of what.

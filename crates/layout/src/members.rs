@@ -101,11 +101,11 @@ struct Register<'a, 's> {
 }
 
 impl<'a, 's> Register<'a, 's> {
-    /// A register in which the prefix lengths of node addresses, pools and this node's own blocks
-    /// have their place before those of others.
+    /// A register in which the prefix lengths of node addresses, pools, Services and this node's own
+    /// blocks have their place before those of others.
     fn new(input: &Input<'a>, settings: &'s Settings, own: &NodeNetwork) -> Result<Self, Error> {
         let mut prefix_lens = BTreeSet::from([128]);
-        prefix_lens.extend(&settings.block_lens);
+        prefix_lens.extend(&settings.prefix_lens);
         prefix_lens.extend(own.spec.blocks.iter().map(|b| key_len(b, b.prefix_len())));
         if prefix_lens.len() > MAX_BLOCK_SIZES {
             let lengths: Vec<String> = prefix_lens.iter().map(u8::to_string).collect();

@@ -1,5 +1,6 @@
 //! The Network, checked.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -13,9 +14,12 @@ pub(crate) struct Settings {
     pub overlay_port: u16,
     pub mtu: Option<u16>,
     pub pools: Vec<IpNet>,
-    /// The prefix lengths of the pools' blocks, in bits of the 16 bytes.
-    pub block_lens: Vec<u8>,
+    /// The prefix lengths of the pools' blocks and of the ranges of Services, in bits of the 16 bytes.
+    pub prefix_lens: BTreeSet<u8>,
     pub node_cidrs: Vec<IpNet>,
+    pub service_cidrs: Vec<IpNet>,
+    /// Empty: the primary address of each family.
+    pub node_port_addresses: Vec<IpNet>,
 }
 
 impl Settings {
@@ -23,36 +27,47 @@ impl Settings {
         let spec = &network.spec;
         let pools: Vec<IpNet> = spec.pools.iter().map(|p| p.cidr.trunc()).collect();
         let node_cidrs: Vec<IpNet> = spec.node_cidrs.iter().map(IpNet::trunc).collect();
-        for &range in &pools {
-            if holds_mapped(range) {
+        let service_cidrs: Vec<IpNet> = spec.service_cidrs.iter().map(IpNet::trunc).collect();
+        let kinds: [(&'static str, &[IpNet]); 4] = [
+            ("pool", &pools),
+            ("nodeCIDR", &node_cidrs),
+            ("serviceCIDR", &service_cidrs),
+            ("loadBalancerPool", &spec.load_balancer_pools),
+        ];
+        let ranges: Vec<(&'static str, IpNet)> = kinds
+            .iter()
+            .flat_map(|(field, ranges)| ranges.iter().map(|range| (*field, range.trunc())))
+            .collect();
+        for &(field, range) in &ranges {
+            if field != "nodeCIDR" && holds_mapped(range) {
                 return Err(Error::MappedRange { range });
             }
         }
-        for (i, &first) in pools.iter().enumerate() {
-            let later = pools[i + 1..].iter().map(|&p| ("pool", p));
-            let nodes = node_cidrs.iter().map(|&c| ("nodeCIDR", c));
-            if let Some((second_field, second)) = later.chain(nodes).find(|&(_, other)| overlap(first, other))
-            {
+        for (i, &(first_field, first)) in ranges.iter().enumerate() {
+            // Addresses that a node may claim are the same by whichever nodeCIDR.
+            let differs = |field| (first_field, field) != ("nodeCIDR", "nodeCIDR");
+            let mut later = ranges[i + 1..].iter().filter(|(field, _)| differs(field));
+            if let Some(&(second_field, second)) = later.find(|(_, other)| overlap(first, *other)) {
                 return Err(Error::RangesOverlap {
-                    first_field: "pool",
+                    first_field,
                     first,
                     second_field,
                     second,
                 });
             }
         }
-        let block_lens = spec
-            .pools
-            .iter()
-            .map(|p| key_len(&p.cidr, p.block_size))
-            .collect();
+        let block_lens = spec.pools.iter().map(|p| key_len(&p.cidr, p.block_size));
+        let service_lens = service_cidrs.iter().map(|c| key_len(c, c.prefix_len()));
+        let prefix_lens = block_lens.chain(service_lens).collect();
         Ok(Self {
             routing: spec.routing,
             overlay_port: spec.overlay_port,
             mtu: spec.mtu,
             pools,
-            block_lens,
+            prefix_lens,
             node_cidrs,
+            service_cidrs,
+            node_port_addresses: spec.node_port_addresses.clone(),
         })
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
             ));
         }
     }
-    tables.own(pod_mtu);
+    tables.own(settings, pod_mtu);
     let Tables {
         routes, kernel, macs, ..
     } = tables;
@@ -54,6 +54,8 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
             own.name
         ));
     }
+    let addresses = others.iter().flat_map(|o| &o.addresses);
+    let node_addresses = addresses.chain(&own.addresses).copied().collect();
     let blocks = others.iter().flat_map(|o| &o.blocks).chain(&own.blocks);
     let outside_pools: BTreeSet<IpNet> = blocks.filter(|b| !settings.in_pools(b)).copied().collect();
     let pods: BTreeSet<IpNet> = settings.pools.iter().copied().chain(outside_pools).collect();
@@ -75,7 +77,7 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
             } else {
                 0
             },
-            flags: 0,
+            flags: if local.services { Config::SERVICES } else { 0 },
         },
         routes,
         uplink_macs: macs,
@@ -89,6 +91,7 @@ pub(crate) fn build(local: &Local, settings: &Settings, members: Members<'_>, po
         masquerade: Masquerade { pods, cluster },
         blocks: own.blocks,
         addresses: own.addresses,
+        node_addresses,
         pod_mtu,
         warnings,
     }
@@ -119,9 +122,9 @@ impl Tables<'_> {
         }
     }
 
-    /// This node's own blocks and addresses. The kernel has a route for each pod; the rest of a block
-    /// is nowhere.
-    fn own(&mut self, pod_mtu: u16) {
+    /// This node's own blocks and addresses, and those of Services, which are on every node. The kernel has a
+    /// route for each pod; the rest of a block is nowhere.
+    fn own(&mut self, settings: &Settings, pod_mtu: u16) {
         let row = |kind: RouteKind| Route {
             node: self.own.index,
             kind: kind as u8,
@@ -134,7 +137,27 @@ impl Tables<'_> {
             self.kernel.insert(block, KernelRoute::Unreachable);
         }
         for &address in &self.own.addresses {
-            self.routes.insert(key(address.into()), row(RouteKind::Node));
+            let flags = if self.takes_node_ports(settings, address) {
+                Route::NODE_PORTS
+            } else {
+                0
+            };
+            let row = Route {
+                flags,
+                ..row(RouteKind::Node)
+            };
+            self.routes.insert(key(address.into()), row);
+        }
+        for &cidr in &settings.service_cidrs {
+            self.routes.insert(key(cidr), row(RouteKind::Services));
+        }
+    }
+
+    /// Whether this address of the node's own takes node ports.
+    fn takes_node_ports(&self, settings: &Settings, address: IpAddr) -> bool {
+        match &settings.node_port_addresses[..] {
+            [] => self.own.primary(address.is_ipv4()) == Some(address),
+            ranges => ranges.iter().any(|r| r.contains(&address)),
         }
     }
 

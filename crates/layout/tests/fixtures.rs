@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use serde::Deserialize;
-use tombolo_abi::{Route, RouteKind, Way};
+use tombolo_abi::{Config, Route, RouteKind, Way};
 use tombolo_kube::{Network, NodeNetwork};
 use tombolo_layout::{Desired, Error, Input, KernelRoute, Local, LocalUplink, Reach, compile};
 
@@ -46,6 +46,8 @@ struct LocalDocument {
     overlay_ifindex: Option<u32>,
     #[serde(default)]
     reach: BTreeMap<IpAddr, ReachDocument>,
+    #[serde(default)]
+    services: bool,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +85,7 @@ impl From<&LocalDocument> for Local {
             addresses: d.addresses.clone(),
             overlay_ifindex: d.overlay_ifindex,
             reach: d.reach.iter().map(reach).collect(),
+            services: d.services,
         }
     }
 }
@@ -172,6 +175,9 @@ fn render(result: &Result<Desired, Error>) -> String {
     )
     .unwrap();
     writeln!(o, "  prefix lengths {}", lens.join(" ")).unwrap();
+    if config.flags & Config::SERVICES != 0 {
+        writeln!(o, "  services").unwrap();
+    }
     writeln!(
         o,
         "pods\n  mtu {} blocks {}",
@@ -211,13 +217,19 @@ fn render(result: &Result<Desired, Error>) -> String {
 }
 
 fn row(r: &Route) -> String {
-    let kind = if r.kind == RouteKind::Pods as u8 {
-        "pods"
-    } else {
-        "address"
+    let kind = match r.kind {
+        k if k == RouteKind::Pods as u8 => "pods",
+        k if k == RouteKind::Services as u8 => return "services".into(),
+        _ => "address",
+    };
+    let node_ports = match r.flags {
+        Route::NODE_PORTS => " takes node ports",
+        _ => "",
     };
     let way = match r.way {
-        w if w == Way::Local as u8 => return format!("{kind} of node {} local mtu {}", r.node, r.mtu),
+        w if w == Way::Local as u8 => {
+            return format!("{kind} of node {} local mtu {}{node_ports}", r.node, r.mtu);
+        }
         w if w == Way::Direct as u8 => "direct",
         _ => "overlay",
     };

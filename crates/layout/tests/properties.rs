@@ -61,6 +61,9 @@ impl Cluster {
                 block_size: 28,
             }],
             node_cidrs: vec!["172.20.0.0/28".parse().unwrap()],
+            service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+            node_port_addresses: Vec::new(),
+            load_balancer_pools: Vec::new(),
             mtu: None,
             overlay_port: 4789,
         };
@@ -100,6 +103,7 @@ impl Cluster {
             addresses,
             overlay_ifindex: Some(9),
             reach,
+            services: true,
         };
         compile(&Input {
             node: &name,
@@ -208,6 +212,8 @@ proptest! {
                 continue;
             };
             prop_assert!(!oracle.out.contains(&i), "n{i} takes part, and should not");
+            let of_services = look_up(&desired, "10.96.3.4".parse().unwrap());
+            prop_assert_eq!(of_services.map(|r| (r.kind, r.way)), Some((RouteKind::Services as u8, Way::Local as u8)));
             let pods = every_address("10.0.0.0/24".parse().unwrap());
             for address in pods.into_iter().chain((0..24).map(host)) {
                 let row = look_up(&desired, address);

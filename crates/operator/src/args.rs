@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-/// Hand out node indexes and blocks of pod addresses.
+/// Hand out node indexes, blocks of pod addresses, and addresses of load balancers.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// How to reach the API server; left out: as a pod of its cluster

@@ -9,9 +9,10 @@ use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tombolo_kube::{CLUSTER, Network, NodeNetwork, Watch};
+use tombolo_kube::{CLUSTER, Network, NetworkSpec, NodeNetwork, Watch};
 
 use crate::Args;
+use crate::load_balancer::Balancer;
 use crate::plan::{Action, Plan, plan};
 
 /// Changes that come together are worked on together.
@@ -55,6 +56,7 @@ struct Operator {
     networks: Watch<Network>,
     nodes: Watch<Node>,
     node_networks: Watch<NodeNetwork>,
+    balancer: Balancer,
     problems: BTreeSet<String>,
 }
 
@@ -69,6 +71,7 @@ impl Operator {
             networks: Watch::start(Api::all(client.clone()), notify()),
             nodes: Watch::start(Api::all(client.clone()), notify()),
             node_networks: Watch::start(Api::all(client.clone()), notify()),
+            balancer: Balancer::start(client.clone(), notify()),
             client,
             changed,
             problems: BTreeSet::new(),
@@ -111,9 +114,13 @@ impl Operator {
         };
         let Plan { actions, problems } = plan(&network.spec, &nodes, &node_networks);
         self.report(problems);
-        if actions.is_empty() {
-            return Ok(());
+        if !actions.is_empty() {
+            self.act_on_fresh(&network.spec).await?;
         }
+        self.balancer.once(&network.spec).await
+    }
+
+    async fn act_on_fresh(&self, network: &NetworkSpec) -> Result<(), kube::Error> {
         // In this order, a NodeNetwork in the list has its Node in the other.
         let api: Api<NodeNetwork> = Api::all(self.client.clone());
         let node_networks = api.list(&ListParams::default()).await?.items;
@@ -121,7 +128,7 @@ impl Operator {
             .list(&ListParams::default())
             .await?
             .items;
-        for action in plan(&network.spec, &nodes, &node_networks).actions {
+        for action in plan(network, &nodes, &node_networks).actions {
             act(&api, action).await?;
         }
         Ok(())

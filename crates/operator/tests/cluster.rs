@@ -6,11 +6,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Event, Node, Service};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, CustomResourceExt, ResourceExt};
 use serde_json::json;
-use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_apiserver::{
+    DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, ServiceRanges, Token, built_in_resources, serve,
+};
 use tombolo_kube::{Network, NodeNetwork};
 use tombolo_operator::{Args, run};
 
@@ -28,7 +30,7 @@ impl Cluster {
         let url = format!("https://{}", listener.local_addr().unwrap());
         let pki = Pki::new(&["127.0.0.1"]).unwrap();
         let token = Token::generate("test");
-        let mut resources = built_in_resources().unwrap();
+        let mut resources = built_in_resources(&ServiceRanges::default()).unwrap();
         resources.push(Resource::from_crd(Network::crd()).unwrap());
         resources.push(Resource::from_crd(NodeNetwork::crd()).unwrap());
         let options = Options {
@@ -59,6 +61,7 @@ impl Cluster {
             "spec": {
                 "pools": [{"cidr": "10.244.0.0/22", "blockSize": 24}, {"cidr": "fd00:10:244::/48", "blockSize": 112}],
                 "nodeCIDRs": ["172.20.0.0/16"],
+                "loadBalancerPools": ["203.0.113.0/30"],
             },
         });
         let network: Network = serde_json::from_value(network).unwrap();
@@ -159,4 +162,50 @@ async fn an_operator_that_comes_late_or_anew_changes_nothing_that_stands() {
         );
     }
     second.abort();
+}
+
+#[tokio::test]
+async fn load_balancers_have_addresses_until_none_is_left() {
+    let cluster = Cluster::start().await;
+    let operator = tokio::spawn(run(cluster.args.clone()));
+    cluster.apply_network().await;
+    let services: Api<Service> = Api::default_namespaced(cluster.client.clone());
+    for name in ["a", "b", "c"] {
+        let service =
+            json!({"metadata": {"name": name}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+        let service: Service = serde_json::from_value(service).unwrap();
+        services.create(&PostParams::default(), &service).await.unwrap();
+    }
+    let addresses = async || -> BTreeSet<String> {
+        let all = services.list(&ListParams::default()).await.unwrap();
+        let all = serde_json::to_value(all.items).unwrap();
+        let points = all
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| &s["status"]["loadBalancer"]["ingress"][0]);
+        let points = points.filter(|point| point["ipMode"] == "VIP");
+        points
+            .map(|point| point["ip"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let start = Instant::now();
+    let events: Api<Event> = Api::default_namespaced(cluster.client.clone());
+    let told = loop {
+        let found = events.list(&ListParams::default()).await.unwrap().items;
+        if let (2, [event]) = (addresses().await.len(), found.as_slice()) {
+            break event.clone();
+        }
+        assert!(start.elapsed() < DEADLINE, "{:?} {found:?}", addresses().await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(told.reason.as_deref(), Some("AllocationFailed"));
+    let unlucky = told.involved_object.name.unwrap();
+    let other = ["a", "b", "c"].into_iter().find(|name| *name != unlucky).unwrap();
+    services.delete(other, &DeleteParams::default()).await.unwrap();
+    while addresses().await.len() != 2 {
+        assert!(start.elapsed() < DEADLINE, "what was released is given again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    operator.abort();
 }

@@ -26,7 +26,7 @@ use tombolo_cni::PLUGIN_NAME;
 pub use self::effective::Effective;
 pub use self::error::Error;
 use self::place::{Content, Place};
-use crate::{Args, socket};
+use crate::{Args, reserved_ports, socket};
 
 /// The configuration's file. Few others sort before it.
 pub const CONFLIST_FILE: &str = "10-tombolo.conflist";
@@ -112,14 +112,14 @@ impl Installer {
 }
 
 /// Takes plugin and configuration away again and puts back what was there before; whatever was installed into
-/// other folders by earlier agents is gone already. Gives the paths that changed. Does nothing where nothing is
-/// installed.
+/// other folders by earlier agents is gone already. Gives back the ports that were kept for translated flows. Gives
+/// the paths that changed. Does nothing where there is nothing of an agent's.
 ///
 /// # Errors
 /// An agent runs, which would install them again; or a file cannot be changed.
 pub fn uninstall(state_dir: &Path) -> Result<Vec<PathBuf>, crate::Error> {
     let records = absolute(state_dir)?.join(RECORDS);
-    if !records.exists() {
+    if !records.exists() && !reserved_ports::is_recorded(state_dir) {
         return Ok(Vec::new());
     }
     let _lock = socket::lock(state_dir, Duration::ZERO)?;
@@ -130,6 +130,7 @@ pub fn uninstall(state_dir: &Path) -> Result<Vec<PathBuf>, crate::Error> {
     for path in restored {
         changed.extend(path?);
     }
+    changed.extend(reserved_ports::restore(state_dir)?);
     Ok(changed)
 }
 

@@ -8,7 +8,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, CustomResourceExt};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use tombolo_apiserver::{DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, Token, built_in_resources, serve};
+use tombolo_apiserver::{
+    DEFAULT_HISTORY, NoLogs, Options, Pki, Resource, ServiceRanges, Token, built_in_resources, serve,
+};
 use tombolo_kube::{CLUSTER, Network, NodeNetwork};
 use tombolo_testkit::TestNamespace;
 
@@ -40,7 +42,7 @@ impl Api {
         let token = Token::generate("test");
         let config = |url: String| pki.kubeconfig(&url, &token.user, &token.secret);
         let (kubeconfig, own) = (config(url(&inside)), config(url(&here)));
-        let mut resources = built_in_resources().unwrap();
+        let mut resources = built_in_resources(&ServiceRanges::default()).unwrap();
         resources.push(Resource::from_crd(Network::crd()).unwrap());
         resources.push(Resource::from_crd(NodeNetwork::crd()).unwrap());
         let options = Options {

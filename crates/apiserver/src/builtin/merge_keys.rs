@@ -37,6 +37,8 @@ const KEYED: &[(&str, &str, &str, &str)] = &[
     (CORE, "PodStatus", "hostIPs", "ip"),
     (CORE, "PodStatus", "podIPs", "ip"),
     (CORE, "PodStatus", "resourceClaimStatuses", "name"),
+    (CORE, "ServiceSpec", "ports", "port"),
+    (CORE, "ServiceStatus", "conditions", "type"),
 ];
 
 /// Lists of plain values whose items are united.

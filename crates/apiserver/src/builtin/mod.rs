@@ -1,22 +1,30 @@
 //! The kinds of Kubernetes that the server knows from the start: the one table of registrations.
 
+mod addresses;
+mod endpoint_slice;
 mod event;
 mod merge_keys;
 mod namespace;
 mod node;
 mod pod;
+mod service;
 
 use schemars::JsonSchema;
 
 use crate::resource::{RegistrationError, Resource, Rules};
 use crate::schema::Schema;
 
-/// Namespace, Node, Pod and Event of the core group.
-pub fn resources() -> Result<Vec<Resource>, RegistrationError> {
+pub use service::ServiceRanges;
+
+/// Namespace, Node, Pod, Service and Event of the core group, and EndpointSlice of `discovery.k8s.io`. Services are
+/// given what is in `ranges`.
+pub fn resources(ranges: &ServiceRanges) -> Result<Vec<Resource>, RegistrationError> {
     Ok(vec![
         namespace::resource()?,
         node::resource()?,
         pod::resource()?,
+        service::resource(ranges)?,
+        endpoint_slice::resource()?,
         event::resource()?,
     ])
 }
@@ -35,7 +43,10 @@ fn core<K: JsonSchema>(kind: &str, short_name: &str) -> Result<Resource, Registr
         kind: kind.to_owned(),
         plural: format!("{singular}s"),
         singular,
-        short_names: vec![short_name.to_owned()],
+        short_names: (!short_name.is_empty())
+            .then(|| short_name.to_owned())
+            .into_iter()
+            .collect(),
         categories: Vec::new(),
         namespaced: true,
         has_status: true,

@@ -2,7 +2,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{core, fields};
-use crate::error::{Cause, CauseReason};
+use crate::cause::{Cause, CauseReason};
 use crate::resource::{Column, RegistrationError, Resource, Rules};
 
 pub(super) fn resource() -> Result<Resource, RegistrationError> {
@@ -33,8 +33,9 @@ pub(super) fn resource() -> Result<Resource, RegistrationError> {
         ]),
         rules: Rules {
             on_create,
-            on_update,
+            validate,
             grace,
+            ..Rules::default()
         },
         ..core::<Pod>("Pod", "po")?
     })
@@ -82,6 +83,18 @@ fn complete_container(container: &mut Value) {
     container
         .entry("imagePullPolicy")
         .or_insert_with(|| policy.into());
+    for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = container.get_mut(kind).and_then(Value::as_object_mut) {
+            for (field, default) in [
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
+                probe.entry(field).or_insert_with(|| default.into());
+            }
+        }
+    }
     for port in container
         .get_mut("ports")
         .and_then(Value::as_array_mut)
@@ -95,8 +108,8 @@ fn complete_container(container: &mut Value) {
 }
 
 /// A pod is never changed under its containers: what runs is what was created.
-fn on_update(old: &Value, new: &Value) -> Vec<Cause> {
-    if fixed(old, old) == fixed(new, old) {
+fn validate(old: Option<&Value>, new: &Value) -> Vec<Cause> {
+    if old.is_none_or(|old| fixed(old, old) == fixed(new, old)) {
         return Vec::new();
     }
     let detail = "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations`, `spec.terminationGracePeriodSeconds` and an empty `spec.nodeName`; delete the pod and create it anew";

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::read::selector;
 use crate::api::Call;
+use crate::cause::{Cause, CauseReason};
 use crate::closing::Closing;
-use crate::error::{ApiError, Cause, CauseReason, Subject};
+use crate::error::{ApiError, Subject};
 use crate::respond::{self, Body, Form};
 use crate::selector::Selector;
 use crate::store::{Change, ChangeKind};

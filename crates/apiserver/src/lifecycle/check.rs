@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::text;
-use crate::error::{ApiError, Cause, CauseReason, Subject};
+use crate::cause::{Cause, CauseReason};
+use crate::error::{ApiError, Subject};
 use crate::names;
 use crate::resource::Resource;
 

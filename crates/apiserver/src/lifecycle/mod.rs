@@ -1,21 +1,23 @@
 //! How objects come to be, change and go: the rules of metadata that hold for every kind.
 
 mod check;
+mod namespaces;
 
 use std::sync::Arc;
 
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use crate::admission::{Others, Refusal};
 use crate::clock;
 use crate::error::{ApiError, Subject};
 use crate::random;
 use crate::resource::{Registry, Resource};
 use crate::store::{Key, Transaction};
 use check::{check, refuse};
+use namespaces::is_terminating;
 
-/// The namespaces that exist from the start and cannot be deleted.
-pub const PERMANENT_NAMESPACES: [&str; 2] = ["default", "kube-system"];
+pub use namespaces::PERMANENT_NAMESPACES;
 
 /// The part of an object that a write is meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ pub fn create(
     let name = text(&metadata["name"]).to_owned();
     if resource.namespaced {
         match_namespace(metadata, namespace)?;
-        require_namespace(registry, transaction, resource, namespace, &name)?;
+        namespaces::require(registry, transaction, resource, namespace, &name)?;
         metadata["namespace"] = namespace.into();
     }
     if let Some(metadata) = metadata.as_object_mut() {
@@ -90,7 +92,6 @@ pub fn create(
         remove(&mut object, "status");
     }
     check(resource, &object)?;
-    (resource.rules.on_create)(&mut object);
     let key = Key {
         resource: index,
         namespace: namespace.to_owned(),
@@ -99,6 +100,10 @@ pub fn create(
     if transaction.get(&key).is_some() {
         return Err(ApiError::AlreadyExists(Subject::new(resource, &key.name)));
     }
+    (resource.rules.defaults)(&mut object);
+    admit(resource, transaction, &key, None, &mut object)?;
+    (resource.rules.on_create)(&mut object);
+    refuse(resource, &key.name, (resource.rules.validate)(None, &object))?;
     Ok(transaction.put(&key, object))
 }
 
@@ -148,18 +153,43 @@ pub fn update(
         }
     }
     object["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
+    check(resource, &object)?;
+    (resource.rules.defaults)(&mut object);
+    if part == Part::Main {
+        admit(resource, transaction, key, Some(&old), &mut object)?;
+    }
     if object == *old {
         return Ok(old);
     }
     if part == Part::Main && differs_outside(&old, &object, &["metadata", "status"]) {
         object["metadata"]["generation"] = (old["metadata"]["generation"].as_i64().unwrap_or(0) + 1).into();
     }
-    check(resource, &object)?;
-    refuse(resource, &key.name, (resource.rules.on_update)(&old, &object))?;
+    let causes = (resource.rules.validate)(Some(&old), &object);
+    refuse(resource, &key.name, causes)?;
     if is_finished(&object) {
         return Ok(finish(registry, transaction, key, object));
     }
     Ok(transaction.put(key, object))
+}
+
+/// Asks the rules of the kind that look at its other objects.
+fn admit(
+    resource: &Resource,
+    transaction: &Transaction<'_>,
+    key: &Key,
+    old: Option<&Value>,
+    new: &mut Value,
+) -> Result<(), ApiError> {
+    let Some(admission) = &resource.rules.admission else {
+        return Ok(());
+    };
+    let others = Others::new(transaction, key);
+    admission
+        .admit(old, new, &others)
+        .map_err(|refusal| match refusal {
+            Refusal::Invalid(causes) => ApiError::Invalid(Subject::new(resource, &key.name), causes),
+            Refusal::Internal(why) => ApiError::Internal(why),
+        })
 }
 
 /// Deletes the object at `key`, or begins to.
@@ -212,8 +242,8 @@ pub fn delete(
     }
     if is_namespace {
         object["status"]["phase"] = "Terminating".into();
-        empty_namespace(registry, transaction, &key.name)?;
-        if !is_empty(registry, transaction, &key.name) {
+        namespaces::empty(registry, transaction, &key.name)?;
+        if !namespaces::is_empty(registry, transaction, &key.name) {
             return Ok(Deletion::Ending(put_if_changed(transaction, key, &old, object)));
         }
         return Ok(Deletion::Gone(finish(registry, transaction, key, object)));
@@ -235,81 +265,8 @@ fn put_if_changed(transaction: &mut Transaction<'_>, key: &Key, old: &Arc<Value>
 /// Takes away an object whose time has come, and its namespace if that only waited for it.
 fn finish(registry: &Registry, transaction: &mut Transaction<'_>, key: &Key, object: Value) -> Arc<Value> {
     let last = transaction.remove(key, object);
-    if let Some(resource) = registry.namespaces()
-        && !key.namespace.is_empty()
-    {
-        let namespace = Key {
-            resource,
-            namespace: String::new(),
-            name: key.namespace.clone(),
-        };
-        if let Some(object) = transaction.get(&namespace)
-            && is_terminating(&object)
-            && is_empty(registry, transaction, &key.namespace)
-        {
-            transaction.remove(&namespace, Value::clone(&object));
-        }
-    }
+    namespaces::finish_emptied(registry, transaction, &key.namespace);
     last
-}
-
-fn empty_namespace(
-    registry: &Registry,
-    transaction: &mut Transaction<'_>,
-    namespace: &str,
-) -> Result<(), ApiError> {
-    for resource in namespaced(registry) {
-        for key in transaction.keys(resource, namespace) {
-            delete(registry, transaction, &key, &DeleteOptions::default())?;
-        }
-    }
-    Ok(())
-}
-
-fn is_empty(registry: &Registry, transaction: &Transaction<'_>, namespace: &str) -> bool {
-    namespaced(registry).all(|resource| transaction.keys(resource, namespace).is_empty())
-}
-
-fn namespaced(registry: &Registry) -> impl Iterator<Item = usize> {
-    registry
-        .all()
-        .iter()
-        .enumerate()
-        .filter(|(_, r)| r.namespaced)
-        .map(|(i, _)| i)
-}
-
-fn require_namespace(
-    registry: &Registry,
-    transaction: &Transaction<'_>,
-    resource: &Resource,
-    namespace: &str,
-    name: &str,
-) -> Result<(), ApiError> {
-    let Some(namespaces) = registry.namespaces() else {
-        return Ok(());
-    };
-    let key = Key {
-        resource: namespaces,
-        namespace: String::new(),
-        name: namespace.to_owned(),
-    };
-    let Some(object) = transaction.get(&key) else {
-        return Err(ApiError::NotFound(Subject::new(
-            registry.get(namespaces),
-            namespace,
-        )));
-    };
-    if is_terminating(&object) {
-        let why =
-            format!("unable to create new content in namespace {namespace} because it is being terminated");
-        return Err(ApiError::Forbidden(Subject::new(resource, name), why));
-    }
-    Ok(())
-}
-
-fn is_terminating(object: &Value) -> bool {
-    !object["metadata"]["deletionTimestamp"].is_null()
 }
 
 /// Whether the deletion of an object has nothing left to wait for.

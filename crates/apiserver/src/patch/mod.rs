@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::error::{ApiError, Cause, CauseReason, Subject};
+use crate::cause::{Cause, CauseReason};
+use crate::error::{ApiError, Subject};
 use crate::resource::Resource;
 use crate::respond::MAX_BODY;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Schema, child};
-use crate::error::{Cause, CauseReason};
+use crate::cause::{Cause, CauseReason};
 
 impl Schema {
     /// Everything in `object` that breaks its schema.

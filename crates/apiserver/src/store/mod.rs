@@ -1,5 +1,6 @@
 //! The objects, in memory: one revision for all, transactions, and a bounded history for watchers.
 
+mod claims;
 mod history;
 mod transaction;
 
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub use claims::Claims;
 pub use history::{Change, ChangeKind, Expired};
 pub use transaction::Transaction;
 
@@ -37,6 +39,7 @@ pub struct Store {
 struct State {
     revision: u64,
     objects: BTreeMap<Key, Arc<Value>>,
+    claims: Claims,
     history: History,
 }
 
@@ -50,16 +53,17 @@ pub struct Snapshot {
 }
 
 impl Store {
-    /// An empty store that remembers the last `history` changes.
+    /// An empty store that remembers the last `history` changes, and who has which of the `claims`.
     ///
     /// Revisions start at the clock, in milliseconds: a client that still holds one from before a
     /// restart is told that it has expired, instead of missing what happened in between.
-    pub fn new(history: usize) -> Self {
+    pub fn new(history: usize, claims: Claims) -> Self {
         let revision = u64::try_from(clock::now().as_millisecond()).unwrap_or(1);
         Self {
             state: Mutex::new(State {
                 revision,
                 objects: BTreeMap::new(),
+                claims,
                 history: History::new(history, revision),
             }),
             revision: watch::Sender::new(revision),
@@ -96,12 +100,14 @@ impl Store {
         body: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut state = self.state();
-        let mut transaction = Transaction::new(state.revision, dry_run, &state.objects);
+        let mut transaction = Transaction::new(state.revision, dry_run, &state.objects, &state.claims);
         let result = body(&mut transaction)?;
         let (revision, changes) = transaction.finish();
         if !dry_run && !changes.is_empty() {
             state.revision = revision;
             for (key, change) in changes {
+                let after = (change.kind != ChangeKind::Deleted).then_some(&*change.object);
+                state.claims.follow(&key, change.previous.as_deref(), after);
                 match change.kind {
                     ChangeKind::Deleted => state.objects.remove(&key),
                     ChangeKind::Added | ChangeKind::Modified => {
@@ -160,6 +166,7 @@ fn range<'a>(
 mod tests {
     use serde_json::json;
 
+    use super::claims::ClaimsOf;
     use super::*;
 
     fn key(namespace: &str, name: &str) -> Key {
@@ -176,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_failed_or_dry_transaction_changes_nothing() {
-        let store = Store::new(10);
+        let store = Store::new(10, Claims::default());
         let before = store.list(0, None).revision;
         let failed = store.transact(false, |t| {
             t.put(&key("a", "x"), json!({}));
@@ -193,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_list_of_one_namespace_leaves_out_the_others() {
-        let store = Store::new(10);
+        let store = Store::new(10, Claims::default());
         for (namespace, name) in [("a", "x"), ("aa", "x"), ("b", "x"), ("a", "y")] {
             put(
                 &store,
@@ -215,7 +222,7 @@ mod tests {
 
     #[test]
     fn changes_come_in_order_until_they_are_forgotten() {
-        let store = Store::new(3);
+        let store = Store::new(3, Claims::default());
         let start = store.list(0, None).revision;
         for n in 0..3 {
             put(&store, &key("a", "x"), json!({"n": n}));
@@ -237,8 +244,40 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_is_held_from_the_write_until_the_object_goes_or_gives_it_up() {
+        let of = |object: &Value| object["claims"].as_str().map(str::to_owned).into_iter().collect();
+        let store = Store::new(10, Claims::new([of as ClaimsOf]));
+        let holder = |claim: &str| {
+            store
+                .transact(true, |t| Ok::<_, ()>(t.holder(0, claim).cloned()))
+                .unwrap()
+        };
+        let (x, y) = (key("a", "x"), key("a", "y"));
+        put(&store, &x, json!({"claims": "one"}));
+        assert_eq!(holder("one"), Some(x.clone()));
+        let inside = store.transact(false, |t| {
+            t.put(&x, json!({"claims": "two"}));
+            t.put(&y, json!({"claims": "one"}));
+            Err::<(), _>((t.holder(0, "one").cloned(), t.holder(0, "two").cloned()))
+        });
+        assert_eq!(inside, Err((Some(y.clone()), Some(x.clone()))));
+        assert_eq!(
+            (holder("one"), holder("two")),
+            (Some(x.clone()), None),
+            "it failed"
+        );
+        put(&store, &x, json!({"claims": "two"}));
+        put(&store, &y, json!({"claims": "one"}));
+        assert_eq!((holder("one"), holder("two")), (Some(y.clone()), Some(x.clone())));
+        store
+            .transact(false, |t| Ok::<_, ()>(t.remove(&y, json!({}))))
+            .unwrap();
+        assert_eq!((holder("one"), holder("two")), (None, Some(x)));
+    }
+
+    #[test]
     fn the_revision_of_an_object_is_that_of_its_last_change() {
-        let store = Store::new(10);
+        let store = Store::new(10, Claims::default());
         let first = put(&store, &key("a", "x"), json!({"metadata": {}}));
         let second = put(&store, &key("a", "x"), json!({"metadata": {}}));
         let revision = |o: &Value| {

@@ -1,11 +1,11 @@
 //! A transaction: what it writes lies above the objects until it is finished.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Change, ChangeKind, Key, range};
+use super::{Change, ChangeKind, Claims, Key, range};
 
 /// Reads and writes of objects that take effect together.
 #[derive(Debug)]
@@ -14,17 +14,27 @@ pub struct Transaction<'a> {
     /// What it writes is only for show, and keeps the revisions of what is there.
     dry_run: bool,
     objects: &'a BTreeMap<Key, Arc<Value>>,
+    claims: &'a Claims,
     written: BTreeMap<Key, Option<Arc<Value>>>,
+    /// Who has the claims that were taken or given up here, by resource.
+    claimed: HashMap<(usize, String), Option<Key>>,
     changes: Vec<(Key, Change)>,
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(revision: u64, dry_run: bool, objects: &'a BTreeMap<Key, Arc<Value>>) -> Self {
+    pub(super) fn new(
+        revision: u64,
+        dry_run: bool,
+        objects: &'a BTreeMap<Key, Arc<Value>>,
+        claims: &'a Claims,
+    ) -> Self {
         Self {
             revision,
             dry_run,
             objects,
+            claims,
             written: BTreeMap::new(),
+            claimed: HashMap::new(),
             changes: Vec::new(),
         }
     }
@@ -49,6 +59,16 @@ impl<'a> Transaction<'a> {
         keys.dedup();
         keys.retain(|key| self.get(key).is_some());
         keys
+    }
+
+    /// The object of a resource that claims this.
+    pub fn holder(&self, resource: usize, claim: &str) -> Option<&Key> {
+        if !self.claimed.is_empty()
+            && let Some(holder) = self.claimed.get(&(resource, claim.to_owned()))
+        {
+            return holder.as_ref();
+        }
+        self.claims.holder(resource, claim)
     }
 
     /// Makes or replaces the object at `key`, under a new revision.
@@ -82,6 +102,16 @@ impl<'a> Transaction<'a> {
         if !self.dry_run {
             self.revision += 1;
             object["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        }
+        for claim in previous.iter().flat_map(|p| self.claims.of(key.resource, p)) {
+            if self.holder(key.resource, &claim) == Some(key) {
+                self.claimed.insert((key.resource, claim), None);
+            }
+        }
+        if kind != ChangeKind::Deleted {
+            for claim in self.claims.of(key.resource, &object) {
+                self.claimed.insert((key.resource, claim), Some(key.clone()));
+            }
         }
         let object = Arc::new(object);
         let change = Change {

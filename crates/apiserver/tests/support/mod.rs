@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where its server cannot be made")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod kubectl;
+
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -13,7 +15,8 @@ use kube::{Client, Config, CustomResourceExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tombolo_apiserver::{
-    LogError, LogRequest, LogSource, LogStream, Options, Pki, Resource, Token, built_in_resources, serve,
+    LogError, LogRequest, LogSource, LogStream, Options, Pki, Resource, ServiceRanges, Token,
+    built_in_resources, serve,
 };
 
 pub struct TestServer {
@@ -54,7 +57,7 @@ impl TestServer {
         let url = format!("https://{}", listener.local_addr().unwrap());
         let pki = Pki::new(&["127.0.0.1"]).unwrap();
         let token = Token::generate("test");
-        let mut resources = built_in_resources().unwrap();
+        let mut resources = built_in_resources(&ServiceRanges::default()).unwrap();
         resources.push(Resource::from_crd(tombolo_kube::Network::crd()).unwrap());
         resources.push(Resource::from_crd(tombolo_kube::NodeNetwork::crd()).unwrap());
         let (shutdown, ended) = oneshot::channel();

@@ -7,6 +7,7 @@ pub mod server;
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +20,7 @@ use tombolo_testkit::{Process, TestNamespace};
 pub const CONGESTION_CONTROL: &str = "cubic";
 
 /// Where servers listen.
-const PORT: u16 = 5201;
+pub const PORT: u16 = 5201;
 
 /// How long a server may take to listen, and a path to carry its first packet.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -50,27 +51,38 @@ impl Mode {
 pub struct LoadPath<'a> {
     client: &'a TestNamespace,
     address: SocketAddr,
-    _server: Process,
+    server: Arc<Process>,
 }
 
 impl<'a> LoadPath<'a> {
     /// Starts the server and waits until the client reaches it.
     pub fn new(client: &'a TestNamespace, server: &TestNamespace, address: IpAddr) -> Result<Self> {
-        for namespace in [client, server] {
-            // New connections follow each other faster than their ports are forgotten.
-            namespace.sysctl("net/ipv4/tcp_tw_reuse", "1");
-            namespace.sysctl("net/ipv4/ip_local_port_range", "10240 65535");
-        }
+        set_up_ports(server);
         let address = SocketAddr::new(address, PORT);
         let mut command = server.command(std::env::current_exe()?);
         command.args(["load-server", "--listen", &address.to_string()]);
+        Self::begin(client, address, Arc::new(Process::spawn(&mut command)))
+    }
+
+    /// The way to the same server by another address, from wherever.
+    pub fn by<'b>(&self, client: &'b TestNamespace, address: SocketAddr) -> Result<LoadPath<'b>> {
+        LoadPath::begin(client, address, self.server.clone())
+    }
+
+    fn begin(client: &'a TestNamespace, address: SocketAddr, server: Arc<Process>) -> Result<Self> {
+        set_up_ports(client);
         let path = Self {
             client,
             address,
-            _server: Process::spawn(&mut command),
+            server,
         };
         path.measure(Mode::ConnectRequestResponse, Duration::from_millis(10))?;
         Ok(path)
+    }
+
+    /// Where it leads.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Runs the client once. Gives bits or transactions in a second.
@@ -95,6 +107,12 @@ impl<'a> LoadPath<'a> {
             .parse()
             .with_context(|| format!("the client printed {text:?}"))
     }
+}
+
+/// New connections follow each other faster than their ports are forgotten.
+fn set_up_ports(namespace: &TestNamespace) {
+    namespace.sysctl("net/ipv4/tcp_tw_reuse", "1");
+    namespace.sysctl("net/ipv4/ip_local_port_range", "10240 65535");
 }
 
 /// Binds the process to the machine's last CPU.

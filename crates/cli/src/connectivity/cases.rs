@@ -1,14 +1,16 @@
 //! What is tried, and what must come of it, by the rules of the Kubernetes network model and of the island
 //! layout. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
+use tombolo_abi::{GATEWAY_V4, GATEWAY_V6};
 use tombolo_probe::check::{Check, Protocol};
 
 use super::cluster::{Cluster, Kind, Party};
+use super::services::{By, Place};
 
 /// How long an answer may take, in milliseconds.
 const DEADLINE_MS: u64 = 5000;
@@ -41,11 +43,15 @@ pub enum Rule {
     PodToOutside,
     /// The broader network to a pod.
     OutsideToPod,
+    /// Pod to Service.
+    PodToService,
+    /// The broader network to a Service.
+    OutsideToService,
 }
 
 impl Rule {
     /// All of them, in the order in which they are reported.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Localhost,
         Self::Itself,
         Self::SameNode,
@@ -55,6 +61,8 @@ impl Rule {
         Self::OwnAddress,
         Self::PodToOutside,
         Self::OutsideToPod,
+        Self::PodToService,
+        Self::OutsideToService,
     ];
 }
 
@@ -70,6 +78,10 @@ impl fmt::Display for Rule {
             Self::OwnAddress => "the address a pod sees on itself is the API's and the one its peers see",
             Self::PodToOutside => "pods reach the outside with their node's address (island)",
             Self::OutsideToPod => "nobody outside reaches a pod's address (island)",
+            Self::PodToService => "pods reach Services by their cluster IPs, and backends see the pod",
+            Self::OutsideToService => {
+                "the outside reaches Services by node ports and load balancer addresses"
+            }
         })
     }
 }
@@ -81,6 +93,10 @@ pub enum Expect {
     Untranslated(BTreeSet<IpAddr>),
     /// An answer; the server saw one of these instead of the client's own address.
     Translated(BTreeSet<IpAddr>),
+    /// An answer of one of these servers; each saw a source of its set.
+    Backend(BTreeMap<IpAddr, BTreeSet<IpAddr>>),
+    /// A refusal, since there is no server.
+    Refused,
     /// Nothing at all, not even a refusal.
     Nothing,
 }
@@ -146,8 +162,15 @@ fn pair(cluster: &Cluster, source: usize, target: usize, cases: &mut Vec<Case>) 
         (Kind::Pod, Kind::Node) => Rule::PodToNode,
         (Kind::Pod, Kind::Outside) => Rule::PodToOutside,
         (Kind::Outside, Kind::Pod) => Rule::OutsideToPod,
-        // Between nodes, and between nodes and the outside, nothing is Tombolo's.
-        (Kind::Node | Kind::Outside, Kind::Node | Kind::Outside) => return,
+        (Kind::Pod | Kind::Outside, Kind::Service) => {
+            to_service(cluster, source, target, cases);
+            return;
+        }
+        // Between nodes, and between nodes and the outside, nothing is Tombolo's; and nodes' own processes do not
+        // reach Services yet.
+        (Kind::Node | Kind::Outside, Kind::Node | Kind::Outside)
+        | (Kind::Node, Kind::Service)
+        | (Kind::Service, _) => return,
     };
     for address in &to.addresses {
         let expect = match rule {
@@ -171,6 +194,90 @@ fn pair(cluster: &Cluster, source: usize, target: usize, cases: &mut Vec<Case>) 
                 expect: expect.clone(),
             });
         }
+    }
+}
+
+/// Each place of a Service that is for such a client.
+fn to_service(cluster: &Cluster, source: usize, target: usize, cases: &mut Vec<Case>) {
+    let (from, to) = (&cluster.parties[source], &cluster.parties[target]);
+    for place in cluster.service(target).iter().flat_map(|service| &service.places) {
+        let rule = match (from.kind, &place.by) {
+            (Kind::Pod, By::ClusterIp) => Rule::PodToService,
+            (Kind::Outside, By::NodePort(_) | By::LoadBalancer) => Rule::OutsideToService,
+            _ => continue,
+        };
+        if !has_family(from, place.at.ip()) {
+            continue;
+        }
+        let expect = service_answers(cluster, from, place);
+        let sizes: &[Size] = match (place.protocol, &expect) {
+            (Protocol::Tcp | Protocol::Udp, Expect::Backend(_)) => &[Size::Small, Size::Mtu, Size::Large],
+            _ => &[Size::Small],
+        };
+        let mtu = from.pod_mtu.min(to.pod_mtu);
+        for &size in sizes {
+            cases.push(Case {
+                rule,
+                source,
+                target,
+                size,
+                check: check(
+                    place.protocol,
+                    size,
+                    place.at.ip(),
+                    Some(place.at.port()),
+                    mtu,
+                    &expect,
+                ),
+                expect: expect.clone(),
+            });
+        }
+    }
+}
+
+/// Who may answer there, and what each may see of who asks: its address, but where the answer would not come back
+/// by the node that has translated it.
+fn service_answers(cluster: &Cluster, from: &Party, place: &Place) -> Expect {
+    let own: BTreeSet<IpAddr> = from.addresses.iter().copied().collect();
+    let ranges = &place.source_ranges;
+    if !ranges.is_empty() && !own.iter().any(|a| ranges.iter().any(|r| r.contains(a))) {
+        return Expect::Nothing;
+    }
+    if place.backends.is_empty() {
+        return Expect::Refused;
+    }
+    let entry = match &place.by {
+        By::ClusterIp => from.node.as_deref(),
+        By::NodePort(node) => Some(node.as_str()),
+        By::LoadBalancer => None,
+    };
+    let mut answers = BTreeMap::new();
+    for backend in &place.backends {
+        let here = backend.node.as_deref() == entry;
+        let sources = match &place.by {
+            By::ClusterIp | By::NodePort(_) if place.local && !here => continue,
+            // A pod would take what comes from itself for its own.
+            By::ClusterIp if own.contains(&backend.address) => [gateway(backend.address)].into(),
+            By::NodePort(node) if !here => cluster.node_addresses(Some(node)),
+            // Which node it is that it comes in by, the load balancer decides.
+            By::LoadBalancer if !place.local => &own | &cluster.all_node_addresses(),
+            By::ClusterIp | By::NodePort(_) | By::LoadBalancer => own.clone(),
+        };
+        answers.insert(backend.address, sources);
+    }
+    if answers.is_empty() {
+        Expect::Nothing
+    } else {
+        Expect::Backend(answers)
+    }
+}
+
+/// The pods' gateway.
+fn gateway(of: IpAddr) -> IpAddr {
+    if of.is_ipv4() {
+        IpAddr::from(GATEWAY_V4)
+    } else {
+        IpAddr::from(GATEWAY_V6)
     }
 }
 

@@ -10,13 +10,16 @@ use tombolo_kube::NodeNetwork;
 use tombolo_lab::{Api, LabDir, OUTSIDE};
 use tombolo_probe::DEFAULT_PORT;
 
+use super::services::{self, Service};
 use crate::error::Error;
 
 /// A snapshot of a lab.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    /// Pods first, then nodes, then the outside host.
+    /// Pods first, then nodes, then the outside host, then Services.
     pub parties: Vec<Party>,
+    /// The Services, in the order of their parties.
+    pub services: Vec<Service>,
     /// The nodes' blocks of pod addresses, each with the node's primary address of its family.
     blocks: Vec<(IpNet, IpAddr)>,
 }
@@ -30,7 +33,7 @@ pub struct Party {
     pub kind: Kind,
     /// The node that it is or runs on; none outside.
     pub node: Option<String>,
-    /// Its addresses: a pod's `podIPs`, all that a node owns, all of the outside host.
+    /// Its addresses: a pod's `podIPs`, all that a node owns, all of the outside host; of a Service none.
     pub addresses: Vec<IpAddr>,
     /// The ports of its probe servers; those of a pod, one for each container.
     pub ports: Vec<u16>,
@@ -47,6 +50,8 @@ pub enum Kind {
     Node,
     /// The host outside of the cluster.
     Outside,
+    /// A Service, which is asked and does not ask.
+    Service,
 }
 
 impl Cluster {
@@ -92,8 +97,19 @@ impl Cluster {
             ports: vec![DEFAULT_PORT],
             pod_mtu: u16::MAX,
         });
+        let services = services::all(&api.services().await?, &api.endpoint_slices().await?, &parties);
+        let pod_mtu = parties.iter().map(|party| party.pod_mtu).min().unwrap_or(0);
+        parties.extend(services.iter().map(|service| Party {
+            name: service.name.clone(),
+            kind: Kind::Service,
+            node: None,
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            pod_mtu,
+        }));
         Ok(Self {
             parties,
+            services,
             blocks: networks.iter().flat_map(blocks).collect(),
         })
     }
@@ -103,6 +119,18 @@ impl Cluster {
         let nodes = self.parties.iter().filter(|party| party.kind == Kind::Node);
         let node = nodes.filter(|party| party.node.as_deref() == node && node.is_some());
         node.flat_map(|party| party.addresses.iter().copied()).collect()
+    }
+
+    /// The addresses of all nodes.
+    pub fn all_node_addresses(&self) -> BTreeSet<IpAddr> {
+        let nodes = self.parties.iter().filter(|party| party.kind == Kind::Node);
+        nodes.flat_map(|party| party.addresses.iter().copied()).collect()
+    }
+
+    /// The Service that is a party, by the party's index.
+    pub fn service(&self, party: usize) -> Option<&Service> {
+        let first = self.parties.len() - self.services.len();
+        self.services.get(party.checked_sub(first)?)
     }
 
     /// The nodes' blocks of pod addresses, each with an address of its node of the same family. Blocks of a

@@ -1,6 +1,6 @@
 //! Whether what came of a case is what must. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use tombolo_probe::check::{Answer, Kind as FailureKind, Outcome, Success};
@@ -70,8 +70,16 @@ fn one(case: &Case, outcome: &Outcome) -> Result<(), String> {
         (Expect::Nothing, Answer::Success(success)) => {
             Err(format!("expected silence, {} answered", success.server.ip()))
         }
+        (Expect::Refused, Answer::Failure(failure)) if failure.kind == FailureKind::Refused => Ok(()),
+        (Expect::Refused, Answer::Failure(failure)) => {
+            Err(format!("expected a refusal, got none: {}", failure.message))
+        }
+        (Expect::Refused, Answer::Success(success)) => {
+            Err(format!("expected a refusal, {} answered", success.server.ip()))
+        }
         (_, Answer::Failure(failure)) => Err(format!("expected an answer, got none: {}", failure.message)),
         (Expect::Untranslated(own), Answer::Success(success)) => untranslated(case, success, own),
+        (Expect::Backend(backends), Answer::Success(success)) => by_backend(success, backends),
         (Expect::Translated(node), Answer::Success(success)) => {
             target_is_right(case, success)?;
             match success.seen.map(|seen| seen.ip()) {
@@ -98,6 +106,21 @@ fn untranslated(case: &Case, success: &Success, own: &BTreeSet<IpAddr>) -> Resul
         Some(seen) if seen != success.local => Err(format!(
             "expected no NAT: sent from {}, the server saw {seen}",
             success.local
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn by_backend(success: &Success, backends: &BTreeMap<IpAddr, BTreeSet<IpAddr>>) -> Result<(), String> {
+    let server = success.server.ip();
+    let Some(sources) = backends.get(&server) else {
+        let backends = backends.keys().copied().collect();
+        return Err(format!("expected {} to answer, {server} did", list(&backends)));
+    };
+    match success.seen.map(|seen| seen.ip()) {
+        Some(seen) if !sources.contains(&seen) => Err(format!(
+            "expected {server} to see {}, it saw {seen}",
+            list(sources)
         )),
         _ => Ok(()),
     }
@@ -219,6 +242,24 @@ mod tests {
             assert!(judge(Expect::Nothing, failure(kind)).is_err());
         }
         assert!(judge(Expect::Nothing, success("198.51.100.10:1", "198.51.100.10:1")).is_err());
+    }
+
+    #[test]
+    fn a_wrong_backend_and_a_wrong_source_are_found_out() {
+        let expect =
+            |backend: &str, source: &str| Expect::Backend([(backend.parse().unwrap(), set(source))].into());
+        let answer = || success("10.244.1.5:4000", "10.244.1.5:4000");
+        assert_eq!(judge(expect("10.244.2.9", "10.244.1.5"), answer()), Ok(()));
+        assert!(judge(expect("10.244.2.8", "10.244.1.5"), answer()).is_err());
+        assert!(judge(expect("10.244.2.9", "172.20.1.11"), answer()).is_err());
+        assert!(judge(expect("10.244.2.9", "10.244.1.5"), failure(FailureKind::Refused)).is_err());
+    }
+
+    #[test]
+    fn only_a_refusal_is_one() {
+        assert_eq!(judge(Expect::Refused, failure(FailureKind::Refused)), Ok(()));
+        assert!(judge(Expect::Refused, failure(FailureKind::Timeout)).is_err());
+        assert!(judge(Expect::Refused, success("10.244.1.5:1", "10.244.1.5:1")).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod cluster;
 mod judge;
 mod probes;
 mod report;
+mod services;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,9 @@ Every pod, node and the outside host asks every target over TCP, UDP and ICMP, i
 MTU-sized (unfragmented) and 64 kB payloads. Servers report the source address that they saw: where it is not
 the address that the client has, something translated it. ICMP is answered by the target's kernel, which cannot
 report that; there the check is that the reply comes from the address that was asked.
+
+Services with probes behind them are asked by pods at their cluster IPs, and by the outside host at every node's
+port and at their load balancer addresses. Nodes' own processes do not reach Services yet, and are not asked to.
 
 Exit status 0 only if every cell is as the model demands, otherwise 3.")]
 pub struct ConnectivityArgs {

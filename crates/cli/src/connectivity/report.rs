@@ -52,14 +52,15 @@ impl<'a> Matrix<'a> {
             .set_content_arrangement(ContentArrangement::Disabled);
         let targets = || self.cluster.parties.iter().map(label);
         table.set_header(["from \\ to".to_owned()].into_iter().chain(targets()));
-        for (source, party) in self.cluster.parties.iter().enumerate() {
+        let asks = |(_, party): &(usize, &Party)| party.kind != Kind::Service;
+        for (source, party) in self.cluster.parties.iter().enumerate().filter(asks) {
             let cells = (0..self.cluster.parties.len()).map(|target| self.cell(source, target));
             table.add_row([label(party)].into_iter().chain(cells));
         }
         print_table(&table)?;
         print(
             "\nok: every check as it must be (TCP, UDP, ICMP; small, MTU-sized, 64 kB)   silent: nothing came \
-             through, as it must be   .: not Tombolo's\n",
+             through, as it must be   .: not Tombolo's, or not yet\n",
         )?;
         for Summary {
             text, checks, failed, ..
@@ -171,6 +172,8 @@ impl<'a> Matrix<'a> {
             value["expect"] = match &case.expect {
                 Expect::Untranslated(own) => json!({"source": own, "nat": false}),
                 Expect::Translated(node) => json!({"source": node, "nat": true}),
+                Expect::Backend(backends) => json!({"backends": backends}),
+                Expect::Refused => json!("refused"),
                 Expect::Nothing => json!("nothing"),
             };
         }

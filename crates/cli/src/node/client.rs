@@ -33,10 +33,10 @@ impl<'a> Agent<'a> {
     ///
     /// # Errors
     /// If nobody answers, or not with what the path promises.
-    pub async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, Error> {
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let nonsense = |reason: String| Error::Agreement {
             socket: self.socket.to_owned(),
-            path,
+            path: path.to_owned(),
             reason,
         };
         let no_agent = |source: io::Error| Error::NoAgent {
@@ -56,7 +56,10 @@ impl<'a> Agent<'a> {
             Ok(error) => format!("{}: {}", error.msg, error.details),
             Err(_) => status.to_string(),
         };
-        Err(Error::Refused { path, reason })
+        Err(Error::Refused {
+            path: path.to_owned(),
+            reason,
+        })
     }
 }
 

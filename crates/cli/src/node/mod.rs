@@ -1,12 +1,17 @@
 //! `tombolo status` and `tombolo get`: what this node's agent says.
 
 mod client;
+mod services;
 mod tables;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand};
+use comfy_table::Table;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tombolo_agent::UninstallArgs;
 use tombolo_cni::agent::{self, DEFAULT_SOCKET};
 
@@ -33,27 +38,29 @@ pub struct StatusArgs {
     agent: AgentArgs,
 }
 
-/// The options of `tombolo get`.
+/// The options of `tombolo get services`.
 #[derive(Debug, Args)]
-pub struct GetArgs {
-    /// Which table
-    #[arg(value_enum)]
-    what: What,
+pub struct ServicesArgs {
+    /// Say what becomes of this client, should it come to this node
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
     #[command(flatten)]
     agent: AgentArgs,
 }
 
 /// A table of the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum What {
+#[derive(Debug, Subcommand)]
+pub enum GetCommand {
     /// The pods' interfaces on this node
-    Endpoints,
+    Endpoints(AgentArgs),
     /// The node's blocks, and who holds which address
-    Addresses,
-    /// Where packets to pods and nodes go
-    Routes,
+    Addresses(AgentArgs),
+    /// Where packets to pods, nodes and Services go
+    Routes(AgentArgs),
+    /// Where Services are reached, and the backends that take it from there
+    Services(ServicesArgs),
     /// How many packets were dropped, where and why
-    Drops,
+    Drops(AgentArgs),
 }
 
 /// Says whether the node is healthy.
@@ -101,20 +108,12 @@ pub fn uninstall(args: &UninstallArgs) -> Result<ExitCode, Error> {
 }
 
 /// Shows a table.
-pub async fn get(args: &GetArgs) -> Result<ExitCode, Error> {
-    let agent = Agent::new(&args.agent.socket);
-    match args.what {
-        What::Endpoints => {
-            let endpoints: Vec<agent::Endpoint> = agent.get(agent::ENDPOINTS_PATH).await?;
-            if args.agent.json {
-                print_json(&endpoints)?
-            } else {
-                print_table(&tables::endpoints(&endpoints))?
-            }
-        }
-        What::Addresses => {
-            let addresses: agent::Addresses = agent.get(agent::ADDRESSES_PATH).await?;
-            if args.agent.json {
+pub async fn get(command: &GetCommand) -> Result<ExitCode, Error> {
+    match command {
+        GetCommand::Endpoints(args) => show(args, agent::ENDPOINTS_PATH, tables::endpoints).await?,
+        GetCommand::Addresses(args) => {
+            let addresses: agent::Addresses = Agent::new(&args.socket).get(agent::ADDRESSES_PATH).await?;
+            if args.json {
                 print_json(&addresses)?;
             } else {
                 print_table(&tables::blocks(&addresses.blocks))?;
@@ -122,22 +121,30 @@ pub async fn get(args: &GetArgs) -> Result<ExitCode, Error> {
                 print_table(&tables::allocations(&addresses.allocations))?;
             }
         }
-        What::Routes => {
-            let routes: Vec<agent::Route> = agent.get(agent::ROUTES_PATH).await?;
-            if args.agent.json {
-                print_json(&routes)?
-            } else {
-                print_table(&tables::routes(&routes))?
-            }
+        GetCommand::Routes(args) => show(args, agent::ROUTES_PATH, tables::routes).await?,
+        GetCommand::Services(ServicesArgs { client: None, agent }) => {
+            show(agent, agent::SERVICES_PATH, services::table).await?;
         }
-        What::Drops => {
-            let drops: Vec<agent::Drop> = agent.get(agent::DROPS_PATH).await?;
-            if args.agent.json {
-                print_json(&drops)?
-            } else {
-                print_table(&tables::drops(&drops))?
-            }
+        GetCommand::Services(ServicesArgs {
+            client: Some(client),
+            agent,
+        }) => {
+            let path = format!("{}?client={client}", agent::SERVICES_PATH);
+            show(agent, &path, services::table).await?;
         }
+        GetCommand::Drops(args) => show(args, agent::DROPS_PATH, tables::drops).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn show<T>(args: &AgentArgs, path: &str, table: fn(&[T]) -> Table) -> Result<(), Error>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let rows: Vec<T> = Agent::new(&args.socket).get(path).await?;
+    if args.json {
+        print_json(&rows)
+    } else {
+        print_table(&table(&rows))
+    }
 }

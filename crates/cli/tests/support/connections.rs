@@ -16,8 +16,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A pod's network.
 pub struct PodNetwork {
-    namespace: Namespace,
-    addresses: Vec<IpAddr>,
+    pub namespace: Namespace,
+    pub addresses: Vec<IpAddr>,
 }
 
 impl PodNetwork {

@@ -3,9 +3,11 @@
 #![allow(dead_code, reason = "every test binary uses another part")]
 
 pub mod agents;
+pub mod asking;
 pub mod attacks;
 pub mod connections;
 pub mod floods;
+pub mod load;
 pub mod sandbox;
 
 use std::fs;
@@ -82,7 +84,8 @@ impl Lab {
     }
 
     /// A lab with `nodes` nodes and two pods on each: `a1` and `b1` on node1, and so on; `b1` has two
-    /// containers.
+    /// containers. Each has its name as the label `name`, and its letter
+    /// as `letter`.
     #[track_caller]
     pub fn up(nodes: usize, options: &[&str]) -> Self {
         let lab = Self::named(unique_name());
@@ -129,6 +132,21 @@ impl Lab {
         let mut command = Command::new("kubectl");
         command.env("KUBECONFIG", self.kubeconfig()).args(words);
         command
+    }
+
+    /// Applies a list of objects.
+    #[track_caller]
+    pub fn apply(&self, objects: &[Value]) {
+        let mut file = tempfile::NamedTempFile::new_in(self.folder.path()).unwrap();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        serde_json::to_writer(&mut file, &list).unwrap();
+        succeed(&mut self.kubectl(&["apply", "-f", file.path().to_str().unwrap()]));
+    }
+
+    /// An object as the API server has it.
+    #[track_caller]
+    pub fn object(&self, kind: &str, name: &str) -> Value {
+        serde_json::from_str(&succeed(&mut self.kubectl(&["get", kind, name, "-o", "json"]))).unwrap()
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -235,7 +253,7 @@ impl Lab {
         };
         let mut text = String::new();
         for node in status["nodes"].as_array().unwrap() {
-            for table in ["endpoints", "routes", "drops"] {
+            for table in ["endpoints", "routes", "services", "drops"] {
                 let name = node["name"].as_str().unwrap();
                 let output = run(&mut self.exec(name, &[TOMBOLO, "get", table]));
                 text += &format!("{name} {table}:\n{}\n", String::from_utf8_lossy(&output.stdout));
@@ -291,7 +309,7 @@ fn pods(nodes: usize) -> String {
             items.push(json!({
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {"name": name},
+                "metadata": {"name": name, "labels": {"name": name, "letter": letter}},
                 "spec": {
                     "containers": containers,
                     "terminationGracePeriodSeconds": 2,

@@ -58,6 +58,20 @@ pub fn read(map: &OwnedFd, key_size: usize, value_size: usize) -> io::Result<Row
         value_size,
         ..Rows::default()
     };
+    scan(map, key_size, value_size, |keys, values| {
+        rows.keys.extend(keys);
+        rows.values.extend(values);
+    })?;
+    Ok(rows)
+}
+
+/// As [`read`], and keeps nothing: the keys and values are `seen` some at a time.
+pub fn scan(
+    map: &OwnedFd,
+    key_size: usize,
+    value_size: usize,
+    mut seen: impl FnMut(&[u8], &[u8]),
+) -> io::Result<()> {
     let mut size = BATCH;
     let mut keys = vec![0; size * key_size];
     let mut values = vec![0; size * value_size];
@@ -90,10 +104,12 @@ pub fn read(map: &OwnedFd, key_size: usize, value_size: usize) -> io::Result<Row
             Err(error) => return Err(error),
         };
         let count = request.count as usize;
-        rows.keys.extend(keys.iter().take(count * key_size));
-        rows.values.extend(values.iter().take(count * value_size));
+        seen(
+            keys.get(..count * key_size).unwrap_or_default(),
+            values.get(..count * value_size).unwrap_or_default(),
+        );
         if last {
-            return Ok(rows);
+            return Ok(());
         }
         cursor = next;
         begun = true;

@@ -214,6 +214,17 @@ pub fn entries<K: Copy + Default, V: Copy + Default>(
     Ok(rows.iter().map(entry).collect())
 }
 
+/// Goes through all entries, of which most are not kept.
+pub fn scan<K: Copy + Default, V: Copy + Default>(
+    map: &OwnedFd,
+    mut seen: impl FnMut(K, V),
+) -> io::Result<()> {
+    batch::scan(map, size_of::<K>(), size_of::<V>(), |keys, values| {
+        let entries = keys.chunks(size_of::<K>()).zip(values.chunks(size_of::<V>()));
+        entries.for_each(|(key, value)| seen(plain(key), plain(value)));
+    })
+}
+
 /// A value as it lies in memory.
 pub fn bytes<T: crate::Plain>(value: &T) -> &[u8] {
     // SAFETY: plain values have no padding, and live as long as the slice does.

@@ -11,9 +11,11 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
+use super::handlers::{Action, Target};
+use super::readiness;
 use super::status::now;
-use crate::place::Place;
 
 /// The one image: this very program, as a probe server unless the container has a command.
 const IMAGE: &str = "tombolo/probe";
@@ -21,6 +23,9 @@ const IMAGE: &str = "tombolo/probe";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause before a restart.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// No hook takes longer: its pod is out of time before.
+const LONGEST_HOOK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is known of a container.
 #[derive(Clone, Debug)]
@@ -94,8 +99,8 @@ impl Container {
 
 /// What a container is started from.
 pub struct Start {
-    /// Where it runs.
-    pub place: Place,
+    /// Where it runs, and is asked from outside.
+    pub target: Target,
     /// Its part of the pod's spec.
     pub spec: core::Container,
     /// The pod's name, which is its host name.
@@ -194,7 +199,7 @@ impl Start {
             None => (program, vec!["probe".to_owned(), "serve".to_owned()], true),
         };
         args.extend(self.spec.args.clone().unwrap_or_default());
-        let mut command = self.place.command(&program);
+        let mut command = self.target.place.command(&program);
         command.args(args).env_clear();
         command.env(
             "PATH",
@@ -225,9 +230,23 @@ async fn watch_over(
     serves: bool,
     stop: &mut watch::Receiver<bool>,
 ) -> std::io::Result<ExitStatus> {
-    let (spoke, mut first_words) = mpsc::channel(1);
+    let (tell, mut told) = mpsc::channel(1);
+    // What is done beside, until the process has ended.
+    let mut beside = JoinSet::new();
+    let probe = start.spec.readiness_probe.clone();
+    let probe = probe.and_then(|probe| Some((Action::of_probe(&probe)?, probe)));
+    let mut first_words = None;
+    let mut ready = false;
+    match probe {
+        Some((action, probe)) => {
+            beside.spawn(readiness::watch(start.target.clone(), probe, action, tell));
+        }
+        // A probe server's first words say that it serves.
+        None if serves => first_words = Some(tell),
+        None => ready = true,
+    }
     if let Some(out) = child.stdout.take() {
-        tokio::spawn(keep(out, start.log.clone(), Some(spoke)));
+        tokio::spawn(keep(out, start.log.clone(), first_words));
     }
     if let Some(err) = child.stderr.take() {
         tokio::spawn(keep(err, start.log.clone(), None));
@@ -240,28 +259,36 @@ async fn watch_over(
         };
         let _ = changes.send(container.clone());
     };
-    report(!serves);
-    if serves {
-        // A probe server's first words say that it serves.
+    report(ready);
+    let mut stopping = false;
+    loop {
         tokio::select! {
             status = child.wait() => return status,
-            _ = stop.wait_for(|stop| *stop) => {}
-            Some(()) = first_words.recv() => report(true),
+            Some(ready) = told.recv() => report(ready),
+            _ = stop.wait_for(|stop| *stop), if !stopping => {
+                stopping = true;
+                beside.spawn(end(start.spec.lifecycle.clone(), start.target.clone(), child.id()));
+            }
         }
     }
-    tokio::select! {
-        status = child.wait() => return status,
-        _ = stop.wait_for(|stop| *stop) => {}
+}
+
+/// Has a container end: what its spec wants done before, then SIGTERM. It serves on until it ends by itself, or its
+/// pod is out of time.
+async fn end(lifecycle: Option<core::Lifecycle>, target: Target, pid: Option<u32>) {
+    let before = lifecycle.and_then(|lifecycle| Action::of_handler(&lifecycle.pre_stop?));
+    if let Some(before) = before {
+        // Whatever comes of it; only the pod's time bounds it.
+        before.perform(&target, LONGEST_HOOK).await;
     }
-    if let Some(pid) = child.id() {
+    if let Some(pid) = pid {
         // It may have ended by itself meanwhile.
         let _ = kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
     }
-    child.wait().await
 }
 
 /// Appends each line of `output` to the log, behind its time, as container runtimes do.
-async fn keep(output: impl AsyncRead + Unpin, log: PathBuf, mut spoke: Option<mpsc::Sender<()>>) {
+async fn keep(output: impl AsyncRead + Unpin, log: PathBuf, mut spoke: Option<mpsc::Sender<bool>>) {
     let Ok(mut log) = open(&log).await else { return };
     let mut lines = BufReader::new(output);
     let mut line = Vec::new();
@@ -284,7 +311,7 @@ async fn keep(output: impl AsyncRead + Unpin, log: PathBuf, mut spoke: Option<mp
             return;
         }
         if let Some(spoke) = spoke.take() {
-            let _ = spoke.try_send(());
+            let _ = spoke.try_send(true);
         }
     }
 }

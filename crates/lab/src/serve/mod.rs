@@ -1,16 +1,21 @@
 //! `tombolo lab-serve`: the one process that stands for a lab's control plane and for what runs containers.
 //!
-//! It serves the API on 127.0.0.1 (for kubectl) and on the fabric (for nodes); makes the first objects;
-//! places pods ([`scheduler`]); runs them ([`runner`]), for which it reads the configuration that the node's
-//! agent has installed ([`conflist`]) and calls the CNI plugin ([`plugin`]) as a container runtime does; and
-//! reports each node's readiness ([`nodes`]).
+//! It serves the API on 127.0.0.1 (for kubectl) and on the fabric (for nodes); makes the first objects; places pods
+//! ([`scheduler`]); runs them ([`runner`]), for which it reads the configuration that the node's agent has installed
+//! ([`conflist`]) and calls the CNI plugin ([`plugin`]) as a container runtime does; says which pods are behind each
+//! Service ([`endpoint_slices`]); routes load balancer addresses to nodes ([`load_balancers`]); and reports each
+//! node's readiness ([`nodes`]).
 
 mod bootstrap;
 mod conflist;
 mod containers;
+mod endpoint_slices;
+mod handlers;
+mod load_balancers;
 mod logs;
 mod nodes;
 mod plugin;
+mod readiness;
 mod runner;
 mod sandbox;
 mod scheduler;
@@ -20,7 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use kube::CustomResourceExt;
-use tombolo_apiserver::{DEFAULT_HISTORY, Options, Pki, Resource, Token};
+use tombolo_apiserver::{DEFAULT_HISTORY, Options, Pki, Resource, ServiceRanges, Token};
 use tombolo_kube::{Network, NodeNetwork};
 use tombolo_netlink::Namespace;
 
@@ -75,7 +80,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
             .map(|(_, token)| token.clone())
             .chain([admin.clone()])
             .collect(),
-        resources: resources()?,
+        resources: resources(&plan)?,
         logs: logs.clone(),
         history: DEFAULT_HISTORY,
     };
@@ -102,6 +107,8 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     std::fs::rename(&early, lab.kubeconfig()).map_err(system("rename to", &lab.kubeconfig()))?;
 
     tokio::spawn(scheduler::run(api.clone()));
+    tokio::spawn(endpoint_slices::run(api.clone()));
+    tokio::spawn(load_balancers::run(api.clone(), lab.clone(), plan));
     tokio::spawn(nodes::run(api.clone()));
     tokio::spawn(runner::run(api, lab, logs));
     match api_server.await {
@@ -124,11 +131,17 @@ fn pki(plan: &Plan) -> Result<Pki> {
         "kubernetes.default.svc".to_owned(),
     ];
     names.extend(plan.api.iter().map(ToString::to_string));
+    names.extend(plan.service_api().map(|ip| ip.to_string()));
     Pki::new(&names).map_err(failed("making its certificate"))
 }
 
-fn resources() -> Result<Vec<Resource>> {
-    let mut resources = tombolo_apiserver::built_in_resources().map_err(failed("registering its kinds"))?;
+fn resources(plan: &Plan) -> Result<Vec<Resource>> {
+    let ranges = ServiceRanges {
+        cidrs: plan.network.service_cidrs.clone(),
+        ..ServiceRanges::default()
+    };
+    let mut resources =
+        tombolo_apiserver::built_in_resources(&ranges).map_err(failed("registering its kinds"))?;
     for definition in [Network::crd(), NodeNetwork::crd()] {
         resources.push(Resource::from_crd(definition).map_err(failed("registering its kinds"))?);
     }

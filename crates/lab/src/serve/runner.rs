@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{self as core, Node, Pod};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::watcher::Event;
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::containers::{self, Container, Start};
+use super::handlers::{Action, Target};
 use super::logs::Logs;
 use super::sandbox::Sandbox;
 use super::status;
@@ -38,11 +39,17 @@ enum Order {
     Gone,
 }
 
+/// The way to a pod's task.
+struct Task {
+    orders: mpsc::UnboundedSender<Order>,
+    latest: watch::Sender<Pod>,
+}
+
 /// Runs the pods that have a node, for ever.
 pub async fn run(api: Api, lab: LabDir, logs: Arc<Logs>) {
     let pods: kube::Api<Pod> = kube::Api::all(api.client().clone());
     let mut events = pin!(watcher(pods, watcher::Config::default()).default_backoff());
-    let mut tasks: HashMap<String, mpsc::UnboundedSender<Order>> = HashMap::new();
+    let mut tasks: HashMap<String, Task> = HashMap::new();
     loop {
         match events.try_next().await {
             Ok(Some(Event::Apply(pod) | Event::InitApply(pod))) => {
@@ -51,25 +58,28 @@ pub async fn run(api: Api, lab: LabDir, logs: Arc<Logs>) {
                 if is_new && node_name(&pod).is_none() {
                     continue;
                 }
-                let orders = tasks.entry(uid).or_insert_with(|| {
-                    let (sender, receiver) = mpsc::unbounded_channel();
+                let task = tasks.entry(uid).or_insert_with(|| {
+                    let (orders, received) = mpsc::unbounded_channel();
+                    let (latest, seen) = watch::channel(pod.clone());
                     let runner = Runner {
                         api: api.clone(),
                         lab: lab.clone(),
                         logs: logs.clone(),
                         pod: pod.clone(),
+                        latest: seen,
                     };
-                    tokio::spawn(runner.run(receiver));
-                    sender
+                    tokio::spawn(runner.run(received));
+                    Task { orders, latest }
                 });
                 if pod.metadata.deletion_timestamp.is_some() {
                     let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
-                    let _ = orders.send(Order::End(u64::try_from(grace).unwrap_or(0)));
+                    let _ = task.orders.send(Order::End(u64::try_from(grace).unwrap_or(0)));
                 }
+                task.latest.send_replace(pod);
             }
             Ok(Some(Event::Delete(pod))) => {
-                if let Some(orders) = pod.uid().and_then(|uid| tasks.remove(&uid)) {
-                    let _ = orders.send(Order::Gone);
+                if let Some(task) = pod.uid().and_then(|uid| tasks.remove(&uid)) {
+                    let _ = task.orders.send(Order::Gone);
                 }
             }
             Ok(Some(Event::Init | Event::InitDone)) => {}
@@ -92,7 +102,10 @@ struct Runner {
     api: Api,
     lab: LabDir,
     logs: Arc<Logs>,
+    /// The pod as it was when its task began: what runs is what was created.
     pod: Pod,
+    /// The pod as it is now, for what others write into its status.
+    latest: watch::Receiver<Pod>,
 }
 
 impl Runner {
@@ -131,6 +144,17 @@ impl Runner {
         }
         if spec.init_containers.as_ref().is_some_and(|list| !list.is_empty()) {
             return Some("the lab runs no init containers; leave initContainers out");
+        }
+        let cannot = |container: &core::Container| {
+            let probe = container.readiness_probe.as_ref();
+            let handler = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+            probe.is_some_and(|probe| Action::of_probe(probe).is_none())
+                || handler.is_some_and(|handler| Action::of_handler(handler).is_none())
+        };
+        if spec.containers.iter().any(cannot) {
+            return Some(
+                "the lab's readiness probes and preStop hooks are exec, tcpSocket and httpGet with plain HTTP",
+            );
         }
         None
     }
@@ -198,7 +222,12 @@ impl Runner {
         for (spec, container) in specs.into_iter().zip(&all) {
             let log = self.logs.start(&sandbox.record.uid, &spec.name);
             let start = Start {
-                place: place.clone(),
+                target: Target {
+                    place: place.clone(),
+                    node: self.lab.netns(&sandbox.record.node),
+                    address: sandbox.record.addresses.first().copied(),
+                    ports: spec.ports.clone().unwrap_or_default(),
+                },
                 pod_name: sandbox.record.name.clone(),
                 restart_policy: self
                     .pod
@@ -224,6 +253,8 @@ impl Runner {
         let mut order = None;
         let mut deadline = None;
         let mut all_ended = false;
+        let mut latest = self.latest.clone();
+        let mut gates = status::closed_gates(&latest.borrow_and_update());
         loop {
             let out_of_time = async {
                 match deadline {
@@ -239,7 +270,7 @@ impl Runner {
                         while let Ok(container) = changed.try_recv() {
                             note(&mut all, container);
                         }
-                        self.report(status::running(&sandbox.record, &all, &node_addresses)).await;
+                        self.report(status::running(&sandbox.record, &all, &node_addresses, &gates)).await;
                     }
                     None => {
                         all_ended = true;
@@ -248,6 +279,13 @@ impl Runner {
                         }
                     }
                 },
+                Ok(()) = latest.changed() => {
+                    let now = status::closed_gates(&latest.borrow_and_update());
+                    if now != gates {
+                        gates = now;
+                        self.report(status::running(&sandbox.record, &all, &node_addresses, &gates)).await;
+                    }
+                }
                 received = orders.recv() => {
                     let grace = match &received {
                         Some(Order::End(seconds)) => Duration::from_secs(*seconds),
@@ -299,7 +337,8 @@ impl Runner {
         let name = self.pod.name_any();
         let reported = self
             .pods()
-            .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+            // Conditions that others write stay.
+            .patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch))
             .await;
         match reported {
             // Force-deleted: its task is being told.

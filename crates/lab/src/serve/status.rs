@@ -30,13 +30,47 @@ pub fn waiting(pod: &Pod, reason: &str, message: &str) -> Value {
         .collect();
     json!({
         "phase": "Pending",
-        "conditions": conditions(false, message),
+        "conditions": conditions(false, message, &[]),
         "containerStatuses": containers,
     })
 }
 
-/// The status of a pod that has a sandbox; `node_addresses` are those of its node.
-pub fn running(record: &PodRecord, containers: &[Container], node_addresses: &[String]) -> Value {
+/// The readiness gates of a pod that keep it from being ready, in the words of the kubelet (KEP-580).
+pub fn closed_gates(pod: &Pod) -> Vec<String> {
+    let gates = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let conditions: Vec<_> = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .collect();
+    gates
+        .filter_map(|gate| {
+            let name = &gate.condition_type;
+            match conditions.iter().find(|condition| condition.type_ == *name) {
+                Some(condition) if condition.status == "True" => None,
+                Some(condition) => Some(format!(
+                    "the status of pod readiness gate {name:?} is not \"True\", but {}",
+                    condition.status
+                )),
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate {name:?} does not exist."
+                )),
+            }
+        })
+        .collect()
+}
+
+/// The status of a pod that has a sandbox; `node_addresses` are those of its node, `gates` say why it is not ready
+/// although its containers are.
+pub fn running(
+    record: &PodRecord,
+    containers: &[Container],
+    node_addresses: &[String],
+    gates: &[String],
+) -> Value {
     let ready = containers.iter().all(Container::is_ready);
     let unready: Vec<&str> = containers
         .iter()
@@ -47,7 +81,7 @@ pub fn running(record: &PodRecord, containers: &[Container], node_addresses: &[S
     let host_ips: Vec<Value> = node_addresses.iter().map(|ip| json!({"ip": ip})).collect();
     json!({
         "phase": phase(containers),
-        "conditions": conditions(ready, &format!("containers that are not ready: {}", unready.join(", "))),
+        "conditions": conditions(ready, &format!("containers that are not ready: {}", unready.join(", ")), gates),
         "containerStatuses": containers.iter().map(container).collect::<Vec<_>>(),
         "podIP": record.addresses.first(),
         "podIPs": ips,
@@ -106,26 +140,34 @@ fn state(state: &State) -> Value {
     }
 }
 
-fn conditions(ready: bool, message: &str) -> Value {
+fn conditions(containers_ready: bool, message: &str, gates: &[String]) -> Value {
     let time = now();
-    let good = |type_: &str| json!({"type": type_, "status": "True", "lastTransitionTime": time});
-    let gate = |type_: &str| {
-        if ready {
+    let good = |type_: &str| json!({"type": type_, "status": "True", "reason": null, "message": null, "lastTransitionTime": time});
+    let bad = |type_: &str, reason: &str, message: &str| {
+        json!({
+            "type": type_,
+            "status": "False",
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": time,
+        })
+    };
+    let of_containers = |type_: &str| {
+        if containers_ready {
             good(type_)
         } else {
-            json!({
-                "type": type_,
-                "status": "False",
-                "reason": "ContainersNotReady",
-                "message": message,
-                "lastTransitionTime": time,
-            })
+            bad(type_, "ContainersNotReady", message)
         }
+    };
+    let ready = if containers_ready && !gates.is_empty() {
+        bad("Ready", "ReadinessGatesNotReady", &gates.join(", "))
+    } else {
+        of_containers("Ready")
     };
     json!([
         good("PodScheduled"),
         good("Initialized"),
-        gate("ContainersReady"),
-        gate("Ready")
+        of_containers("ContainersReady"),
+        ready,
     ])
 }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 
 pub(super) fn patched(original: Value, patch: Value) -> Result<Value, StrategicError> {
-    let resources = crate::builtin::resources().unwrap();
+    let resources = crate::builtin::resources(&crate::ServiceRanges::default()).unwrap();
     let pod = resources.iter().find(|r| r.kind == "Pod").unwrap();
     apply(&pod.schema, original, &patch)
 }

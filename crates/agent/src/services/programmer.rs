@@ -1,0 +1,322 @@
+//! Makes the kernel's tables of Services what the objects say, whenever one has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+use tombolo_datapath::Datapath;
+use tombolo_services::{Changes, Error as Refusal, Facts, HealthCheck, KernelRows, ServiceName, Tables};
+
+use super::Message;
+use super::events::Lost;
+use super::health::{Answer, Vitals};
+use super::kernel::{self, CAPACITY};
+use super::store::Store;
+use crate::error::Error;
+use crate::metrics::Metrics;
+
+/// How many messages are taken in before the kernel hears of them: so many come within a few milliseconds only when
+/// objects are listed.
+const AT_ONCE: usize = 4096;
+
+/// How long to wait before writing again what the kernel refused.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long to wait before a Service is tried again that there was no room for: some rests, or none at all.
+const RESTING: Duration = Duration::from_secs(1);
+const FULL: Duration = Duration::from_secs(10);
+
+/// How many problems are told one by one.
+const TOLD: usize = 10;
+
+/// What is programmed, and what of it is not as somebody wants it.
+pub struct Programmed {
+    pub tables: Tables,
+    /// Services that there was no room for, and when to try again.
+    refused: BTreeMap<Arc<ServiceName>, (Refusal, Instant)>,
+    /// What is wrong with objects.
+    problems: BTreeMap<Arc<ServiceName>, Vec<String>>,
+}
+
+impl Programmed {
+    /// What an agent before this one has written.
+    pub fn adopt(rows: KernelRows) -> Self {
+        Self {
+            tables: Tables::adopt(CAPACITY, rows, Instant::now()),
+            refused: BTreeMap::new(),
+            problems: BTreeMap::new(),
+        }
+    }
+
+    /// What is wrong, for a person.
+    pub fn problems(&self) -> Vec<String> {
+        let refused = self.refused.values().map(|(why, _)| why.to_string());
+        let conflicts = self.tables.conflicts();
+        let conflicts = conflicts.iter().map(|c| format!("Service {}: {c}", c.service));
+        let problems = self.problems.values().flatten().cloned();
+        let mut all: Vec<String> = refused.chain(conflicts).chain(problems).collect();
+        if all.len() > TOLD {
+            let more = all.len() - TOLD;
+            all.truncate(TOLD);
+            all.push(format!("and {more} more with Services; see the agent's log"));
+        }
+        all
+    }
+}
+
+/// Does the work.
+pub struct Programmer {
+    datapath: Arc<Datapath>,
+    programmed: Arc<Mutex<Programmed>>,
+    store: Store,
+    facts: Facts,
+    /// Whether the node's own object has been looked for, and all nodes' addresses are known.
+    knows_node: bool,
+    knows_addresses: bool,
+    /// Whether all that is there has been programmed once.
+    settled: bool,
+    /// What the kernel has not taken yet: nothing else is applied before.
+    unwritten: Option<Changes>,
+    health_checks: BTreeMap<Arc<ServiceName>, HealthCheck>,
+    health_changed: bool,
+    conflicts: UnboundedSender<Lost>,
+    vitals: watch::Sender<Vitals>,
+    metrics: Arc<Metrics>,
+}
+
+impl Programmer {
+    pub fn new(
+        node: String,
+        datapath: Arc<Datapath>,
+        programmed: Arc<Mutex<Programmed>>,
+        conflicts: UnboundedSender<Lost>,
+        vitals: watch::Sender<Vitals>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            datapath,
+            programmed,
+            store: Store::default(),
+            facts: Facts {
+                node,
+                ..Facts::default()
+            },
+            knows_node: false,
+            knows_addresses: false,
+            settled: false,
+            unwritten: None,
+            health_checks: BTreeMap::new(),
+            health_changed: false,
+            conflicts,
+            vitals,
+            metrics,
+        }
+    }
+
+    /// Starts the thread, for as long as the process lives. `on_known` is called after rounds that wrote frontends.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start(
+        mut self,
+        told: Receiver<Message>,
+        on_known: impl Fn() + Send + 'static,
+    ) -> Result<(), Error> {
+        let work = move || {
+            let mut again = None;
+            while self.listen(&told, again) {
+                again = self.round(&on_known);
+            }
+        };
+        let spawned = thread::Builder::new().name("services".into()).spawn(work);
+        spawned.map(drop).map_err(|source| Error::Start {
+            what: "the programmer of Services",
+            source,
+        })
+    }
+
+    /// Takes in what was told; waits until something is, or for the time to try `again`. False: nobody will ever
+    /// tell anything any more.
+    fn listen(&mut self, told: &Receiver<Message>, again: Option<Instant>) -> bool {
+        let first = match again {
+            None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => told.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match first {
+            Ok(message) => self.take_in(message),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        told.try_iter()
+            .take(AT_ONCE)
+            .for_each(|message| self.take_in(message));
+        true
+    }
+
+    fn take_in(&mut self, message: Message) {
+        match message {
+            Message::Service(event) => self.store.service(*event),
+            Message::Slice(event) => self.store.slice(*event),
+            Message::Node(node) => {
+                self.vitals.send_if_modified(|vitals| {
+                    std::mem::replace(&mut vitals.node_is_going, node.is_going) != node.is_going
+                });
+                if !std::mem::replace(&mut self.knows_node, true) || self.facts.zone != node.zone {
+                    self.facts.zone = node.zone;
+                    self.store.recompile(|_, _| true);
+                }
+            }
+            Message::NodeAddresses(addresses) => {
+                self.knows_addresses = true;
+                if self.facts.node_addresses != addresses {
+                    let moved = self
+                        .facts
+                        .node_addresses
+                        .symmetric_difference(&addresses)
+                        .copied()
+                        .collect();
+                    self.facts.node_addresses = addresses;
+                    self.store.recompile(|_, service| is_at_any(service, &moved));
+                }
+            }
+            Message::Nothing => {}
+        }
+    }
+
+    /// Programs what has changed. Returns when to try again what was left undone.
+    fn round(&mut self, on_known: &impl Fn()) -> Option<Instant> {
+        if !(self.store.is_complete() && self.knows_node && self.knows_addresses) {
+            return None;
+        }
+        let start = Instant::now();
+        if let Some(changes) = self.unwritten.take()
+            && !self.write(changes, on_known)
+        {
+            return Some(start + WRITE_AGAIN);
+        }
+        let programmed = self.programmed.clone();
+        let mut programmed = programmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = self.store.take_changed();
+        let waits_no_longer = programmed
+            .refused
+            .iter()
+            .filter(|(_, (_, again))| *again <= start);
+        let waits_no_longer: Vec<_> = waits_no_longer.map(|(name, _)| name.clone()).collect();
+        changed.extend(waits_no_longer);
+        for name in &changed {
+            self.apply(&mut programmed, name, start);
+        }
+        if !std::mem::replace(&mut self.settled, true) {
+            programmed.tables.settle(start);
+            tracing::info!(services = self.store.len(), took = ?start.elapsed(), "compiled all Services");
+        }
+        let changes = programmed.tables.take_changes();
+        let again = programmed.refused.values().map(|(_, again)| *again).min();
+        self.metrics.services.set(self.store.len() as i64);
+        self.metrics
+            .troubled_services
+            .set((programmed.refused.len() + programmed.problems.len()) as i64);
+        drop(programmed);
+        let again = if changes.is_empty() || self.write(changes, on_known) {
+            again
+        } else {
+            Some(start + WRITE_AGAIN)
+        };
+        if std::mem::take(&mut self.health_changed) {
+            self.tell_health();
+        }
+        self.metrics.services_round.observe(start.elapsed().as_secs_f64());
+        again
+    }
+
+    fn apply(&mut self, programmed: &mut Programmed, name: &Arc<ServiceName>, now: Instant) {
+        let compiled = self.store.compile(name, &self.facts);
+        let check = compiled.as_ref().and_then(|c| c.health_check);
+        let before = match check {
+            Some(check) => self.health_checks.insert(name.clone(), check),
+            None => self.health_checks.remove(name),
+        };
+        self.health_changed |= before != check;
+        let problems = compiled.as_ref().map_or(&[][..], |c| &c.problems);
+        if programmed.problems.get(name).map_or(&[][..], Vec::as_slice) != problems {
+            problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+            if problems.is_empty() {
+                programmed.problems.remove(name);
+            } else {
+                programmed.problems.insert(name.clone(), problems.to_vec());
+            }
+        }
+        match programmed.tables.apply(name, compiled.as_ref(), now) {
+            Ok(()) => {
+                if programmed.refused.remove(name).is_some() {
+                    tracing::info!(service = %name, "there is room for it now");
+                }
+            }
+            Err(why) => {
+                let wait = match why {
+                    Refusal::Full { .. } => FULL,
+                    Refusal::Resting { .. } => RESTING,
+                };
+                let refused = programmed.refused.insert(name.clone(), (why.clone(), now + wait));
+                if refused.is_none() {
+                    tracing::error!("{why}");
+                }
+            }
+        }
+    }
+
+    /// Writes changes; false: the kernel has not taken all of them, and is to get them again.
+    fn write(&mut self, changes: Changes, on_known: &impl Fn()) -> bool {
+        let written = kernel::write(&self.datapath, &changes);
+        self.vitals.send_if_modified(|vitals| {
+            let refuses = written.is_err();
+            std::mem::replace(&mut vitals.kernel_refuses, refuses) != refuses
+        });
+        if let Err(error) = written {
+            self.metrics.reconcile_errors.inc();
+            tracing::error!(%error, "cannot program Services; trying again");
+            self.unwritten = Some(changes);
+            return false;
+        }
+        if !changes.frontends.is_empty() {
+            on_known();
+        }
+        for conflict in changes.conflicts {
+            tracing::warn!(service = %conflict.service, "{conflict}");
+            let uid = self
+                .store
+                .get(&conflict.service)
+                .and_then(|s| s.metadata.uid.clone());
+            // Nobody listens any more only when the process ends.
+            let _ = self.conflicts.send(Lost { conflict, uid });
+        }
+        true
+    }
+
+    fn tell_health(&self) {
+        let answer = |(name, check): (&Arc<ServiceName>, &HealthCheck)| {
+            let answer = Answer {
+                service: name.clone(),
+                local_endpoints: check.local_endpoints,
+            };
+            (check.port, answer)
+        };
+        let answers: BTreeMap<u16, Answer> = self.health_checks.iter().map(answer).collect();
+        self.vitals.send_modify(|vitals| vitals.answers = answers);
+    }
+}
+
+/// Whether one of a Service's load balancer addresses is among these.
+fn is_at_any(service: &k8s_openapi::api::core::v1::Service, addresses: &BTreeSet<IpAddr>) -> bool {
+    let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+    let points = balancer.iter().flat_map(|b| b.ingress.iter().flatten());
+    points
+        .into_iter()
+        .filter_map(|point| point.ip.as_ref()?.parse().ok())
+        .any(|ip| addresses.contains(&ip))
+}

@@ -1,0 +1,208 @@
+//! Nobody notices when things change.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::objects::{NODES, addresses, cluster_ips, load_balancer_ips, node_port, pod, service, start};
+use crate::support::agents::{Agent, Build};
+use crate::support::asking::{Client, Protocol, ask_udp};
+use crate::support::load::Load;
+use crate::support::{Lab, eventually, succeed};
+
+/// Pods of a set are replaced one by one, and their clients do not notice.
+pub fn a_rolling_restart_fails_nobody(lab: &Lab) {
+    let old: Vec<Value> = (0..3).map(|i| pod(&format!("roll-{i}"), "roll", "1")).collect();
+    start(lab, &old);
+    lab.apply(&[service(
+        "roll",
+        json!({"app": "roll"}),
+        json!({"type": "NodePort"}),
+    )]);
+    let object = lab.object("service", "roll");
+    let port = node_port(&object, Protocol::Tcp);
+    let from_outside: Vec<SocketAddr> = (0..NODES.len())
+        .map(|n| SocketAddr::new(addresses(n)[0], port))
+        .collect();
+    let (inside, outside) = (Client::pod(lab, "b1"), Client::outside(lab));
+    let loads = [(&inside, cluster_ips(&object)), (&outside, from_outside)];
+    let loads = loads.map(|(client, targets)| Load::start(lab, client, targets));
+    for i in 0..3 {
+        start(lab, &[pod(&format!("rolled-{i}"), "roll", "1")]);
+        succeed(&mut lab.kubectl(&["delete", "pod", &format!("roll-{i}")]));
+    }
+    let new: Vec<String> = (0..3)
+        .flat_map(|i| lab.addresses(&format!("rolled-{i}")))
+        .collect();
+    for load in loads {
+        load.wait_for_more();
+        let last = load.finish(lab);
+        assert!(
+            new.contains(&last.to_string()),
+            "{last} answered last, and not one of {new:?}"
+        );
+    }
+}
+
+/// A client that never connects anew reaches the backend that takes the place of its own, within a second.
+pub fn a_connected_udp_socket_moves_to_the_new_backend(lab: &Lab) {
+    start(lab, &[pod("moves-0", "moves", "0")]);
+    lab.apply(&[service("moves", json!({"app": "moves"}), json!({}))]);
+    let client = Client::pod(lab, "b2");
+    for to in cluster_ips(&lab.object("service", "moves")) {
+        client.ask_until_answered(lab, Protocol::Udp, to);
+    }
+    let any = ["0.0.0.0:0", "[::]:0"];
+    let sockets: Vec<UdpSocket> = cluster_ips(&lab.object("service", "moves"))
+        .into_iter()
+        .zip(any)
+        .map(|(to, any)| {
+            let connected = || {
+                let socket = UdpSocket::bind(any)?;
+                socket.connect(to).map(|()| socket)
+            };
+            client.namespace.run(connected).unwrap().unwrap()
+        })
+        .collect();
+    let old = lab.addresses("moves-0");
+    for socket in &sockets {
+        let seen = ask_udp(socket, Duration::from_secs(3)).unwrap();
+        assert!(old.contains(&seen.server.ip().to_string()), "{seen:?}");
+    }
+    start(lab, &[pod("moves-1", "moves", "0")]);
+    let new = lab.addresses("moves-1");
+    thread::scope(|scope| {
+        for socket in &sockets {
+            scope.spawn(|| {
+                let deadline = Instant::now() + Duration::from_secs(30);
+                let mut last_of_old = Instant::now();
+                loop {
+                    assert!(
+                        Instant::now() < deadline,
+                        "nobody has taken over\n{}",
+                        lab.datapath()
+                    );
+                    match ask_udp(socket, Duration::from_millis(20)) {
+                        Ok(seen) if old.contains(&seen.server.ip().to_string()) => {
+                            last_of_old = Instant::now()
+                        }
+                        Ok(seen) => {
+                            assert!(new.contains(&seen.server.ip().to_string()), "{seen:?}");
+                            break;
+                        }
+                        Err(error) => {
+                            let silent = [
+                                ErrorKind::WouldBlock,
+                                ErrorKind::TimedOut,
+                                ErrorKind::ConnectionRefused,
+                            ];
+                            assert!(silent.contains(&error.kind()), "{error}");
+                        }
+                    }
+                }
+                let gap = last_of_old.elapsed();
+                assert!(
+                    gap < Duration::from_secs(1),
+                    "the new backend took over after {gap:?}"
+                );
+            });
+        }
+        succeed(&mut lab.kubectl(&["delete", "pod", "moves-0"]));
+    });
+}
+
+/// ClusterIP, NodePort, LoadBalancer, ExternalName and back.
+pub fn the_type_is_patched_under_traffic(lab: &Lab) {
+    lab.apply(&[service("kinds", json!({"name": "a3"}), json!({}))]);
+    let (inside, outside) = (Client::pod(lab, "b3"), Client::outside(lab));
+    let patch = |spec: Value| {
+        let patch = json!({"spec": spec}).to_string();
+        succeed(&mut lab.kubectl(&["patch", "service", "kinds", "-p", &patch]));
+        lab.object("service", "kinds")
+    };
+    let object = lab.object("service", "kinds");
+    let load = Load::start(lab, &inside, cluster_ips(&object));
+    let object = patch(json!({"type": "NodePort"}));
+    let at_node = |object: &Value| SocketAddr::new(addresses(1)[0], node_port(object, Protocol::Tcp));
+    outside.ask_until_answered(lab, Protocol::Tcp, at_node(&object));
+    patch(json!({"type": "LoadBalancer"}));
+    let balanced = load_balancer_ips(lab, "kinds");
+    for &to in &balanced {
+        outside.ask_until_answered(lab, Protocol::Tcp, to);
+    }
+    load.wait_for_more();
+    load.finish(lab);
+
+    let before = cluster_ips(&object);
+    patch(json!({"type": "ExternalName", "externalName": "example.com"}));
+    for &to in before.iter().chain([&at_node(&object)]) {
+        eventually("the Service is reached no longer", 10, || {
+            let asked = inside.ask(Protocol::Tcp, to);
+            asked
+                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+                .then_some(())
+        });
+    }
+
+    // It has lost all that belongs to its addresses.
+    let families = json!({"type": "ClusterIP", "externalName": null, "ipFamilyPolicy": "RequireDualStack"});
+    let object = patch(families);
+    for to in cluster_ips(&object) {
+        inside.ask_until_answered(lab, Protocol::Tcp, to);
+    }
+    let load = Load::start(lab, &inside, cluster_ips(&object));
+    let object = patch(json!({"type": "LoadBalancer"}));
+    for to in load_balancer_ips(lab, "kinds")
+        .into_iter()
+        .chain([at_node(&object)])
+    {
+        outside.ask_until_answered(lab, Protocol::Tcp, to);
+    }
+    patch(json!({"type": "ClusterIP"}));
+    eventually("the node port is given up", 10, || {
+        let asked = outside.ask(Protocol::Tcp, at_node(&object));
+        asked
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+            .then_some(())
+    });
+    load.finish(lab);
+}
+
+/// Agents are killed, and others begin where they left off.
+pub fn agents_come_and_go(lab: &Lab) {
+    let all = |name: &str| service(name, json!({"letter": "a"}), json!({"type": "NodePort"}));
+    lab.apply(&[all("stays")]);
+    let object = lab.object("service", "stays");
+    let at_nodes = ["172.20.1.11", "172.20.1.12"]
+        .map(|a| SocketAddr::new(a.parse().unwrap(), node_port(&object, Protocol::Tcp)));
+    let (inside, outside) = (Client::pod(lab, "b1"), Client::outside(lab));
+    let loads = [
+        Load::start(lab, &inside, cluster_ips(&object)),
+        Load::start(lab, &outside, at_nodes.to_vec()),
+    ];
+    let mut agents = [Agent::replace(lab, "node1"), Agent::replace(lab, "node2")];
+    for round in 0..2 {
+        for agent in &mut agents {
+            agent.end(Signal::SIGKILL);
+        }
+        // While nobody is there to see, a Service comes.
+        let name = format!("comes-{round}");
+        lab.apply(&[all(&name)]);
+        loads.iter().for_each(Load::wait_for_more);
+        for agent in &mut agents {
+            agent.start(Build::This);
+        }
+        agents.iter_mut().for_each(Agent::wait_ready);
+        for to in cluster_ips(&lab.object("service", &name)) {
+            inside.ask_until_answered(lab, Protocol::Tcp, to);
+        }
+        loads.iter().for_each(Load::wait_for_more);
+    }
+    for load in loads {
+        load.finish(lab);
+    }
+}

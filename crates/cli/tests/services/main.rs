@@ -1,0 +1,63 @@
+//! Services with real traffic: who reaches what, what the backend saw of the client, and that nobody notices when
+//! things change. Most of it in one lab, at the same time.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod beside;
+mod changes;
+mod objects;
+mod reach;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::thread;
+
+use support::Lab;
+
+/// A scenario, and what it shows.
+type Scenario = (&'static str, fn(&Lab));
+
+const SCENARIOS: [Scenario; 9] = [
+    ("backends see who asks", reach::backends_see_who_asks),
+    ("policy Local", reach::policy_local),
+    ("refused", reach::what_nobody_serves_is_refused),
+    ("affinity", reach::affinity_keeps_clients),
+    ("rolling restart", changes::a_rolling_restart_fails_nobody),
+    (
+        "UDP moves on",
+        changes::a_connected_udp_socket_moves_to_the_new_backend,
+    ),
+    ("types", changes::the_type_is_patched_under_traffic),
+    ("health checks", beside::load_balancers_learn_where_endpoints_are),
+    ("conflicts", beside::the_younger_of_two_gets_an_event),
+];
+
+#[test]
+fn services_are_as_kubernetes_says() {
+    let options = [
+        "--segments",
+        "2",
+        "--families",
+        "dual",
+        "--lb-pool",
+        "203.0.113.0/24",
+    ];
+    let lab = Lab::up(3, &[&options[..], &["--lb-pool", "2001:db8:200::/112"]].concat());
+    let mut failed = Vec::new();
+    thread::scope(|scope| {
+        let lab = &lab;
+        let running = SCENARIOS.map(|(name, run)| (name, scope.spawn(move || run(lab))));
+        // The panics' texts have been printed already.
+        failed.extend(
+            running
+                .into_iter()
+                .filter_map(|(name, run)| run.join().is_err().then_some(name)),
+        );
+    });
+    assert!(failed.is_empty(), "failed: {failed:?}\n{}", lab.datapath());
+}
+
+#[test]
+fn agents_that_are_killed_and_replaced_fail_nobody() {
+    changes::agents_come_and_go(&Lab::up(2, &["--families", "dual"]));
+}

@@ -1,0 +1,246 @@
+//! A kernel, the tables, and a history of both: looked at after every row that is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tombolo_abi::{Addr, Backend, BackendState, FrontendKey};
+use tombolo_services::{Capacity, Compiled, Error, KernelRows, ServiceName, Tables};
+
+use crate::draft::Draft;
+use crate::support::{Kernel, Write, slab_rows, writes};
+use crate::views::{Views, views, wanted, who};
+
+pub const SLAB_REST: Duration = Duration::from_secs(5);
+pub const ID_REST: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A Service is made or changed.
+    Apply(u8, Draft),
+    Remove(u8),
+    /// The changes are written.
+    Write,
+    /// They are written up to some point (in 256ths), and another agent begins with what is there.
+    Crash(u8),
+    /// Seconds pass.
+    Wait(u8),
+}
+
+/// The kernel, the tables, and what they ought to say.
+pub struct World {
+    pub tables: Tables,
+    capacity: Capacity,
+    pub kernel: Kernel,
+    pub services: BTreeMap<u8, Compiled>,
+    /// What the kernel showed when the changes were taken last.
+    written: Views,
+    pub start: Instant,
+    pub now: Instant,
+    /// When a frontend named a row of a slab last.
+    named: BTreeMap<u32, Instant>,
+    /// When a backend went.
+    gone: BTreeMap<u32, Instant>,
+}
+
+impl World {
+    pub fn new(capacity: Capacity) -> Self {
+        let now = Instant::now();
+        Self {
+            tables: Tables::adopt(capacity, KernelRows::default(), now),
+            capacity,
+            kernel: Kernel::default(),
+            services: BTreeMap::new(),
+            written: Views::new(),
+            start: now,
+            now,
+            named: BTreeMap::new(),
+            gone: BTreeMap::new(),
+        }
+    }
+
+    pub fn name(service: u8) -> ServiceName {
+        ServiceName::new("default", format!("s{service}"))
+    }
+
+    pub fn run(&mut self, step: Step) -> Result<(), Error> {
+        match step {
+            Step::Apply(service, draft) => {
+                let compiled = draft.compiled();
+                self.tables
+                    .apply(&Self::name(service), Some(&compiled), self.now)?;
+                self.services.insert(service, compiled);
+            }
+            Step::Remove(service) => {
+                self.tables.apply(&Self::name(service), None, self.now)?;
+                self.services.remove(&service);
+            }
+            Step::Write => self.write(256),
+            Step::Wait(seconds) => self.now += Duration::from_secs(seconds.into()),
+            Step::Crash(part) => {
+                self.write(part.into());
+                self.written = views(&self.kernel);
+                self.tables = Tables::adopt(self.capacity, self.kernel.rows(), self.now);
+                for (service, compiled) in &self.services {
+                    self.tables
+                        .apply(&Self::name(*service), Some(compiled), self.now)?;
+                }
+                self.tables.settle(self.now);
+                self.write(256);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a part of the changes, in 256ths, and looks at what the kernel holds after each row.
+    pub fn write(&mut self, part: usize) {
+        let changes = self.tables.take_changes();
+        let all = writes(&changes);
+        let wanted = wanted(&self.services);
+        for write in &all[..all.len() * part / 256] {
+            self.check_write(write);
+            self.kernel.write(write);
+            let found = views(&self.kernel);
+            for key in self.written.keys().chain(wanted.keys()) {
+                let (before, after) = (self.written.get(key), wanted.get(key));
+                let found = found.get(key);
+                assert!(
+                    found == before || found == after,
+                    "{key:?} is neither what it was nor what it is to be: {found:?}"
+                );
+            }
+            for row in self.kernel.frontends.values() {
+                for backend in [row.internal, row.external]
+                    .into_iter()
+                    .flat_map(|s| self.kernel.slab(s))
+                {
+                    assert_eq!(
+                        backend.state,
+                        BackendState::Serving as u8,
+                        "{row:?} leads to {backend:?}"
+                    );
+                }
+            }
+        }
+        if part == 256 {
+            self.check_all(&wanted);
+            self.written = wanted;
+        }
+    }
+
+    /// Nothing is overwritten that somebody may still look at.
+    fn check_write(&mut self, write: &Write) {
+        match write {
+            Write::SlabRow(at, _) => {
+                let live = self
+                    .kernel
+                    .frontends
+                    .values()
+                    .flat_map(|f| [f.internal, f.external]);
+                assert!(
+                    !live.into_iter().any(|s| slab_rows(s).contains(at)),
+                    "row {at} is named"
+                );
+                if let Some(since) = self.named.get(at) {
+                    assert!(*since + SLAB_REST <= self.now, "row {at} has not rested");
+                }
+            }
+            Write::Backend(id, row) => {
+                let before = self.kernel.backends.get(id).copied().unwrap_or_default();
+                if before != Backend::default() && who(&before) != who(row) {
+                    assert_eq!(before.state, BackendState::Gone as u8, "id {id} is {before:?}'s");
+                }
+                if before != Backend::default() && before.state == BackendState::Gone as u8 {
+                    assert!(self.gone[id] + ID_REST <= self.now, "id {id} has not rested");
+                }
+                if row.state == BackendState::Gone as u8 {
+                    self.gone.insert(*id, self.now);
+                }
+            }
+            Write::Frontend(key, _) | Write::NoFrontend(key) => {
+                for slab in self
+                    .kernel
+                    .frontends
+                    .get(key)
+                    .into_iter()
+                    .flat_map(|f| [f.internal, f.external])
+                {
+                    self.named.extend(slab_rows(slab).map(|row| (row, self.now)));
+                }
+            }
+            Write::SourceRange(_) | Write::NoSourceRange(_) => {}
+        }
+    }
+
+    pub fn check_all(&self, wanted: &Views) {
+        assert_eq!(views(&self.kernel), *wanted);
+        let mut states: BTreeMap<(Addr, u16), u8> = BTreeMap::new();
+        for backend in self
+            .services
+            .values()
+            .flat_map(|s| &s.ports)
+            .flat_map(|p| &p.backends)
+        {
+            let state = states.entry(who(backend)).or_insert(backend.state);
+            *state = (*state).min(backend.state);
+        }
+        let live = self
+            .kernel
+            .backends
+            .values()
+            .filter(|b| b.state != BackendState::Gone as u8);
+        let live: Vec<((Addr, u16), u8)> = live.map(|b| (who(b), b.state)).collect();
+        let count = live.len();
+        let live: BTreeMap<(Addr, u16), u8> = live.into_iter().collect();
+        assert_eq!(live.len(), count, "a backend has two ids");
+        assert_eq!(live, states);
+        // Slabs do not overlap, and each is one port's.
+        let mut rows = BTreeMap::new();
+        let mut numbers = BTreeMap::new();
+        for (key, row) in &self.kernel.frontends {
+            let Some(port) = self.port_of(key) else { continue };
+            for slab in [row.internal, row.external] {
+                for at in slab_rows(slab) {
+                    assert_eq!(
+                        *rows.entry(at).or_insert((slab, port)),
+                        (slab, port),
+                        "row {at} is in two slabs"
+                    );
+                }
+            }
+            if row.affinity != 0 {
+                assert_eq!(
+                    *numbers.entry(row.affinity).or_insert(port),
+                    port,
+                    "two ports have one affinity"
+                );
+            }
+        }
+        let used: BTreeSet<u32> = self
+            .kernel
+            .source_ranges
+            .iter()
+            .map(|k| u32::from_be(k.ranges))
+            .collect();
+        let limited = self
+            .services
+            .values()
+            .filter(|s| s.ports.iter().any(|p| p.frontends.iter().any(|f| f.limited)));
+        assert!(
+            used.len() <= limited.count(),
+            "source ranges stay that nobody uses"
+        );
+    }
+
+    /// Which port of which Service has a frontend.
+    fn port_of(&self, key: &FrontendKey) -> Option<(u8, usize)> {
+        let mut by_age: Vec<(&u8, &Compiled)> = self.services.iter().collect();
+        by_age.sort_by_key(|(name, c)| (c.created.is_none(), c.created, **name));
+        by_age.into_iter().find_map(|(name, service)| {
+            let at = service
+                .ports
+                .iter()
+                .position(|p| p.frontends.iter().any(|f| f.key == *key));
+            at.map(|at| (*name, at))
+        })
+    }
+}
