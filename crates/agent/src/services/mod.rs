@@ -1,10 +1,10 @@
 //! Services: `objects → services::compile → Tables → kernel`, one Service at a time, at the cost of what changed.
 //!
 //! ```text
-//! API server ─▶ watches ─▶ store ─┐
-//!                                 ├─▶ programmer ─▶ services::{compile, Tables} ─▶ kernel
-//! control ─▶ node addresses ──────┘        ├─▶ events (conflicts) ─▶ API server
-//!                                          └─▶ health (what load balancers ask of this node)
+//! API server ─▶ watches ─▶ held ─▶ store ─┐
+//!                                         ├─▶ programmer ─▶ services::{compile, Tables} ─▶ kernel
+//! control ─▶ node addresses ──────────────┘        ├─▶ events (conflicts) ─▶ API server
+//!                                                  └─▶ health (what load balancers ask of this node)
 //! ```
 //!
 //! The programmer has a thread of its own, apart from the control loop: what is told is worked on at once, and what
@@ -13,7 +13,9 @@
 
 mod events;
 mod health;
+mod held;
 mod kernel;
+mod memory;
 mod programmer;
 mod store;
 mod view;
@@ -25,10 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 use tombolo_abi::Config;
 use tombolo_datapath::Datapath;
@@ -37,17 +36,18 @@ use crate::control::Trigger;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use health::Vitals;
+use held::{HeldService, HeldSlice};
 use programmer::{Programmed, Programmer};
+use store::Change;
 use watches::OwnNode;
 
 /// What the programmer is told.
 pub enum Message {
-    Service(Box<Event<Service>>),
-    Slice(Box<Event<EndpointSlice>>),
+    Service(Change<HeldService>),
+    Slice(Change<HeldSlice>),
     Node(OwnNode),
     /// All addresses of all nodes.
     NodeAddresses(BTreeSet<IpAddr>),
-    Nothing,
 }
 
 /// The Services of this node.
