@@ -77,8 +77,9 @@ impl Services {
     /// The kernel does not say what it holds.
     pub fn adopt(datapath: Arc<Datapath>) -> Result<(Arc<Self>, Receiver<Message>), Error> {
         let (tell, told) = mpsc::channel();
-        let programmed = Programmed::adopt(kernel::read(&datapath)?);
-        let known = datapath.config()?.flags & Config::SERVICES != 0;
+        let rows = kernel::read(&datapath)?;
+        let known = datapath.config()?.flags & Config::SERVICES != 0 || !rows.frontends.is_empty();
+        let programmed = Programmed::adopt(rows);
         let services = Self {
             datapath,
             programmed: Arc::new(Mutex::new(programmed)),

@@ -17,11 +17,12 @@ use support::Lab;
 /// A scenario, and what it shows.
 type Scenario = (&'static str, fn(&Lab));
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 11] = [
     ("backends see who asks", reach::backends_see_who_asks),
     ("policy Local", reach::policy_local),
     ("refused", reach::what_nobody_serves_is_refused),
     ("affinity", reach::affinity_keeps_clients),
+    ("some are let in", reach::some_are_let_in),
     ("rolling restart", changes::a_rolling_restart_fails_nobody),
     (
         "UDP moves on",
@@ -29,6 +30,7 @@ const SCENARIOS: [Scenario; 9] = [
     ),
     ("types", changes::the_type_is_patched_under_traffic),
     ("health checks", beside::load_balancers_learn_where_endpoints_are),
+    ("kube-proxy", beside::kube_proxy_is_noticed),
     ("conflicts", beside::the_younger_of_two_gets_an_event),
 ];
 

@@ -59,7 +59,12 @@ impl Client {
     /// Asks once. The answer is the other end's, or the kernel would not have let it through: the socket is
     /// connected to whom it asks.
     pub fn ask(&self, protocol: Protocol, to: SocketAddr) -> io::Result<Seen> {
-        self.namespace.run(|| ask(protocol, to, PATIENCE)).unwrap()
+        self.ask_within(protocol, to, PATIENCE)
+    }
+
+    /// The same, with another patience.
+    pub fn ask_within(&self, protocol: Protocol, to: SocketAddr, patience: Duration) -> io::Result<Seen> {
+        self.namespace.run(|| ask(protocol, to, patience)).unwrap()
     }
 
     /// Asks until somebody answers, as objects take a moment to be programmed.
@@ -83,7 +88,7 @@ impl Client {
     /// Nobody answers, and nobody refuses.
     #[track_caller]
     pub fn gets_nothing(&self, protocol: Protocol, to: SocketAddr) {
-        let asked = self.namespace.run(|| ask(protocol, to, SILENCE)).unwrap();
+        let asked = self.ask_within(protocol, to, SILENCE);
         let kind = asked.as_ref().map_err(io::Error::kind);
         assert!(is_silence(&kind), "{protocol:?} {to}: {asked:?}, and not silence");
     }
