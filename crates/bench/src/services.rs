@@ -36,7 +36,7 @@ pub fn cluster_ip(effort: Effort) -> Result<Vec<Figure>> {
         let address = SocketAddr::new(service.cluster_ip, PORT);
         let through = direct
             .by(&pods[0].namespace, address)?
-            .from_within(&cluster.nodes[0].cgroup);
+            .started_in(&cluster.nodes[0].cgroup);
         let by_packets = direct.by(&pods[0].namespace, address)?;
         let bounds = [0.99, 0.99, 0.97].map(Bound::AtLeast);
         let peers = [

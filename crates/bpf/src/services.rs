@@ -220,11 +220,10 @@ pub extern "C" fn service_choose(facts: u32) -> i32 {
 /// `NoService`, `SourceRange`, `UnknownFlow`, `NoBackend`, `BackendElsewhere`.
 #[inline(always)]
 fn choose(tracking: &mut Tracking, facts: u32) -> Result<(), Outcome> {
-    let flags = (facts >> 8) as u8;
-    let begins =
-        tracking.key.protocol != protocol::TCP || flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
     // Most of what the node itself is sent: its stack knows its connections, and resets those of nobody.
-    if !begins && resolve::node(&tracking.key.destination).is_some_and(resolve::is_local) {
+    if !may_begin(tracking, core::hint::black_box(facts))
+        && resolve::node(&tracking.key.destination).is_some_and(resolve::is_local)
+    {
         return Ok(());
     }
     let Some(frontend) = frontends::find(&tracking.key, &mut tracking.frontend) else {
@@ -237,11 +236,19 @@ fn choose(tracking: &mut Tracking, facts: u32) -> Result<(), Outcome> {
     if !frontends::lets_in(frontend, &tracking.key.source) {
         return Err(Outcome::SourceRange);
     }
-    if !begins {
+    // Asked again: what is remembered past calls, the verifier of Linux 6.1 may take for always so.
+    if !may_begin(tracking, facts) {
         return Err(Outcome::UnknownFlow);
     }
     tracking.backend = frontends::choose(frontend, &tracking.key, is_external(facts))?;
     Ok(())
+}
+
+/// Whether a packet may be the first of its flow.
+#[inline(always)]
+const fn may_begin(tracking: &Tracking, facts: u32) -> bool {
+    let flags = (facts >> 8) as u8;
+    tracking.key.protocol != protocol::TCP || flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
 }
 
 const fn is_external(facts: u32) -> bool {

@@ -49,7 +49,11 @@ pub fn start(address: SocketAddr, vitals: watch::Receiver<Vitals>) {
         .route("/healthz", get(healthz))
         .route("/livez", get(livez))
         .with_state(vitals.clone());
-    tokio::spawn(serve(vec![address], node, "this node's health"));
+    let addresses = match address.ip() {
+        ip if ip == Ipv6Addr::UNSPECIFIED => any(address.port()),
+        _ => vec![address],
+    };
+    tokio::spawn(serve(addresses, node, "this node's health"));
     tokio::spawn(node_ports(vitals));
 }
 
@@ -69,17 +73,21 @@ async fn node_ports(mut vitals: watch::Receiver<Vitals>) {
             let vitals = vitals.clone();
             servers.entry(port).or_insert_with(|| {
                 let service = Router::new().fallback(service).with_state((port, vitals));
-                let any = [
-                    (Ipv6Addr::UNSPECIFIED, port).into(),
-                    (Ipv4Addr::UNSPECIFIED, port).into(),
-                ];
-                tokio::spawn(serve(any.to_vec(), service, "a Service's health")).abort_handle()
+                tokio::spawn(serve(any(port), service, "a Service's health")).abort_handle()
             });
         }
         if vitals.changed().await.is_err() {
             return;
         }
     }
+}
+
+/// All addresses of the node, of one family where the kernel has no other.
+fn any(port: u16) -> Vec<SocketAddr> {
+    vec![
+        (Ipv6Addr::UNSPECIFIED, port).into(),
+        (Ipv4Addr::UNSPECIFIED, port).into(),
+    ]
 }
 
 /// Serves at the first of these addresses that the node has, once it is free.

@@ -1,11 +1,11 @@
 //! Services: `objects → services::compile → Tables → kernel`, one Service at a time, at the cost of what changed.
 //!
 //! ```text
-//! API server ─▶ watches ─▶ store ─┐
-//!                                 ├─▶ programmer ─▶ services::{compile, Tables} ─▶ kernel
-//! control ─▶ node addresses ──────┘        ├─▶ events (conflicts) ─▶ API server
-//!                                          ├─▶ the node's UDP sockets whose backends have gone: ended
-//!                                          └─▶ health (what load balancers ask of this node)
+//! API server ─▶ watches ─▶ held ─▶ store ─┐
+//!                                         ├─▶ programmer ─▶ services::{compile, Tables} ─▶ kernel
+//! control ─▶ node addresses ──────────────┘        ├─▶ events (conflicts) ─▶ API server
+//!                                                  ├─▶ the node's UDP sockets whose backends have gone: ended
+//!                                                  └─▶ health (what load balancers ask of this node)
 //! ```
 //!
 //! The programmer has a thread of its own, apart from the control loop: what is told is worked on at once, and what
@@ -14,7 +14,9 @@
 
 mod events;
 mod health;
+mod held;
 mod kernel;
+mod memory;
 mod programmer;
 mod store;
 mod view;
@@ -26,10 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 use tombolo_abi::Config;
 use tombolo_datapath::Datapath;
@@ -38,17 +37,18 @@ use crate::control::Trigger;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use health::Vitals;
+use held::{HeldService, HeldSlice};
 use programmer::{Programmed, Programmer};
+use store::Change;
 use watches::OwnNode;
 
 /// What the programmer is told.
 pub enum Message {
-    Service(Box<Event<Service>>),
-    Slice(Box<Event<EndpointSlice>>),
+    Service(Change<HeldService>),
+    Slice(Change<HeldSlice>),
     Node(OwnNode),
     /// All addresses of all nodes.
     NodeAddresses(BTreeSet<IpAddr>),
-    Nothing,
 }
 
 /// The Services of this node.
@@ -78,8 +78,9 @@ impl Services {
     /// The kernel does not say what it holds.
     pub fn adopt(datapath: Arc<Datapath>) -> Result<(Arc<Self>, Receiver<Message>), Error> {
         let (tell, told) = mpsc::channel();
-        let programmed = Programmed::adopt(kernel::read(&datapath)?);
-        let known = datapath.config()?.flags & Config::SERVICES != 0;
+        let rows = kernel::read(&datapath)?;
+        let known = datapath.config()?.flags & Config::SERVICES != 0 || !rows.frontends.is_empty();
+        let programmed = Programmed::adopt(rows);
         let services = Self {
             datapath,
             programmed: Arc::new(Mutex::new(programmed)),

@@ -1,7 +1,6 @@
 //! Makes the kernel's tables of Services what the objects say, whenever one has changed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,11 +11,11 @@ use tokio::sync::watch;
 use tombolo_datapath::Datapath;
 use tombolo_services::{Changes, Error as Refusal, Facts, HealthCheck, KernelRows, ServiceName, Tables};
 
-use super::Message;
 use super::events::Lost;
 use super::health::{Answer, Vitals};
 use super::kernel::{self, CAPACITY};
 use super::store::Store;
+use super::{Message, memory};
 use crate::error::Error;
 use crate::metrics::Metrics;
 
@@ -163,15 +162,15 @@ impl Programmer {
 
     fn take_in(&mut self, message: Message) {
         match message {
-            Message::Service(event) => self.store.service(*event),
-            Message::Slice(event) => self.store.slice(*event),
+            Message::Service(change) => self.store.service(change),
+            Message::Slice(change) => self.store.slice(change),
             Message::Node(node) => {
                 self.vitals.send_if_modified(|vitals| {
                     std::mem::replace(&mut vitals.node_is_going, node.is_going) != node.is_going
                 });
                 if !std::mem::replace(&mut self.knows_node, true) || self.facts.zone != node.zone {
                     self.facts.zone = node.zone;
-                    self.store.recompile(|_, _| true);
+                    self.store.recompile();
                 }
             }
             Message::NodeAddresses(addresses) => {
@@ -184,10 +183,9 @@ impl Programmer {
                         .copied()
                         .collect();
                     self.facts.node_addresses = addresses;
-                    self.store.recompile(|_, service| is_at_any(service, &moved));
+                    self.store.recompile_at(&moved);
                 }
             }
-            Message::Nothing => {}
         }
     }
 
@@ -214,7 +212,8 @@ impl Programmer {
         for name in &changed {
             self.apply(&mut programmed, name, start);
         }
-        if !std::mem::replace(&mut self.settled, true) {
+        let is_first = !std::mem::replace(&mut self.settled, true);
+        if is_first {
             programmed.tables.settle(start);
             tracing::info!(services = self.store.len(), took = ?start.elapsed(), "compiled all Services");
         }
@@ -230,6 +229,9 @@ impl Programmer {
         } else {
             Some(start + WRITE_AGAIN)
         };
+        if is_first {
+            memory::give_back();
+        }
         if std::mem::take(&mut self.health_changed) {
             self.tell_health();
         }
@@ -292,10 +294,7 @@ impl Programmer {
         self.end_sockets(&changes);
         for conflict in changes.conflicts {
             tracing::warn!(service = %conflict.service, "{conflict}");
-            let uid = self
-                .store
-                .get(&conflict.service)
-                .and_then(|s| s.metadata.uid.clone());
+            let uid = self.store.get(&conflict.service).and_then(|s| s.metadata.uid);
             // Nobody listens any more only when the process ends.
             let _ = self.conflicts.send(Lost { conflict, uid });
         }
@@ -332,14 +331,4 @@ impl Programmer {
         let answers: BTreeMap<u16, Answer> = self.health_checks.iter().map(answer).collect();
         self.vitals.send_modify(|vitals| vitals.answers = answers);
     }
-}
-
-/// Whether one of a Service's load balancer addresses is among these.
-fn is_at_any(service: &k8s_openapi::api::core::v1::Service, addresses: &BTreeSet<IpAddr>) -> bool {
-    let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
-    let points = balancer.iter().flat_map(|b| b.ingress.iter().flatten());
-    points
-        .into_iter()
-        .filter_map(|point| point.ip.as_ref()?.parse().ok())
-        .any(|ip| addresses.contains(&ip))
 }

@@ -1,13 +1,27 @@
 //! The Services and EndpointSlices of the cluster, as far as the compiler reads them, and which of them have changed.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::watcher::Event;
-use tombolo_services::{Compiled, Facts, ServiceName, compile, service_of};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tombolo_services::{Compiled, Facts, ServiceName, compile};
+
+use super::held::{HeldService, HeldSlice, Packed};
+
+/// What a watch has seen.
+pub enum Change<T> {
+    /// All objects are about to be told.
+    ListBegins,
+    /// An object is there.
+    Put(T),
+    /// An object is gone.
+    Gone(ServiceName),
+    /// All objects have been told: others are gone.
+    ListEnds,
+}
 
 /// All Services, each with its slices.
 #[derive(Default)]
@@ -16,7 +30,8 @@ pub struct Store {
     /// Which Service a slice is of, by the slice's name.
     slices: HashMap<ServiceName, Arc<ServiceName>>,
     changed: BTreeSet<Arc<ServiceName>>,
-    lists: [List; 2],
+    service_list: List,
+    slice_list: List,
     /// How many Services there are.
     count: usize,
 }
@@ -24,13 +39,21 @@ pub struct Store {
 /// A Service as far as it is known: slices may come before their Service, or without one.
 #[derive(Default)]
 struct Entry {
-    service: Option<Seen<Service>>,
-    slices: Vec<Seen<EndpointSlice>>,
+    service: Option<SeenService>,
+    slices: Vec<SeenSlice>,
 }
 
-/// An object, and in which list it was seen last.
-struct Seen<K> {
-    object: K,
+struct SeenService {
+    created: Option<Time>,
+    balanced: Box<[IpAddr]>,
+    object: Packed<Service>,
+    /// In which list it was seen last.
+    list: u32,
+}
+
+struct SeenSlice {
+    name: Box<str>,
+    object: Packed<EndpointSlice>,
     list: u32,
 }
 
@@ -42,88 +65,36 @@ struct List {
     complete: bool,
 }
 
-const SERVICES: usize = 0;
-const SLICES: usize = 1;
-
-/// Takes from a Service what nobody reads here.
-pub fn trim_service(service: &mut Service) {
-    trim(&mut service.metadata);
-    if let Some(spec) = &mut service.spec {
-        spec.selector = None;
-    }
-    if let Some(status) = &mut service.status {
-        status.conditions = None;
-    }
-}
-
-/// Takes from a slice what nobody reads here.
-pub fn trim_slice(slice: &mut EndpointSlice) {
-    trim(&mut slice.metadata);
-    for endpoint in &mut slice.endpoints {
-        endpoint.deprecated_topology = None;
-        endpoint.hostname = None;
-        endpoint.target_ref = None;
-        endpoint.zone = None;
-        endpoint.addresses.truncate(1);
-        endpoint.addresses.shrink_to_fit();
-    }
-    slice.endpoints.shrink_to_fit();
-}
-
-fn trim(metadata: &mut ObjectMeta) {
-    let taken = std::mem::take(metadata);
-    let labels = taken.labels.unwrap_or_default().into_iter();
-    let is_read =
-        |key: &str| key.starts_with("service.kubernetes.io/") || key == "kubernetes.io/service-name";
-    let labels = labels.filter(|(key, _)| is_read(key)).collect();
-    *metadata = ObjectMeta {
-        name: taken.name,
-        namespace: taken.namespace,
-        uid: taken.uid,
-        creation_timestamp: taken.creation_timestamp,
-        labels: Some(labels),
-        ..ObjectMeta::default()
-    };
-}
-
 impl Store {
     /// Notes what the watch of Services has seen.
-    pub fn service(&mut self, event: Event<Service>) {
-        match event {
-            Event::Init => self.lists[SERVICES].number += 1,
-            Event::InitDone => {
-                self.lists[SERVICES].complete = true;
+    pub fn service(&mut self, change: Change<HeldService>) {
+        match change {
+            Change::ListBegins => self.service_list.number += 1,
+            Change::Put(service) => self.put_service(service),
+            Change::Gone(name) => self.remove_service(&name),
+            Change::ListEnds => {
+                self.service_list.complete = true;
                 self.end_list_of_services();
-            }
-            Event::InitApply(service) | Event::Apply(service) => self.put_service(service),
-            Event::Delete(service) => {
-                if let Some(name) = name_of(&service.metadata) {
-                    self.remove_service(&name);
-                }
             }
         }
     }
 
     /// Notes what the watch of EndpointSlices has seen.
-    pub fn slice(&mut self, event: Event<EndpointSlice>) {
-        match event {
-            Event::Init => self.lists[SLICES].number += 1,
-            Event::InitDone => {
-                self.lists[SLICES].complete = true;
+    pub fn slice(&mut self, change: Change<HeldSlice>) {
+        match change {
+            Change::ListBegins => self.slice_list.number += 1,
+            Change::Put(slice) => self.put_slice(slice),
+            Change::Gone(name) => self.remove_slice(&name),
+            Change::ListEnds => {
+                self.slice_list.complete = true;
                 self.end_list_of_slices();
-            }
-            Event::InitApply(slice) | Event::Apply(slice) => self.put_slice(slice),
-            Event::Delete(slice) => {
-                if let Some(name) = name_of(&slice.metadata) {
-                    self.remove_slice(&name);
-                }
             }
         }
     }
 
     /// Whether all Services and all slices have been seen.
     pub fn is_complete(&self) -> bool {
-        self.lists.iter().all(|list| list.complete)
+        self.service_list.complete && self.slice_list.complete
     }
 
     /// How many Services there are.
@@ -135,44 +106,66 @@ impl Store {
     pub fn take_changed(&mut self) -> Vec<Arc<ServiceName>> {
         let mut changed: Vec<_> = std::mem::take(&mut self.changed).into_iter().collect();
         changed.sort_by_cached_key(|name| {
-            let created = self.get(name).map(|s| s.metadata.creation_timestamp.clone());
+            let created = self.seen(name).map(|s| s.created.clone());
             (created.is_none(), created.flatten())
         });
         changed
     }
 
-    /// Has these compiled again.
-    pub fn recompile(&mut self, wanted: impl Fn(&ServiceName, &Service) -> bool) {
-        for (name, entry) in &self.entries {
-            if entry.service.as_ref().is_some_and(|s| wanted(name, &s.object)) {
-                self.changed.insert(name.clone());
-            }
-        }
+    /// Has all Services compiled again.
+    pub fn recompile(&mut self) {
+        let there = self.entries.iter().filter(|(_, e)| e.service.is_some());
+        self.changed.extend(there.map(|(name, _)| name.clone()));
+    }
+
+    /// Has those compiled again of which a load balancer's address is among these.
+    pub fn recompile_at(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let is_at = |e: &Entry| {
+            e.service
+                .iter()
+                .flat_map(|s| &s.balanced)
+                .any(|ip| addresses.contains(ip))
+        };
+        let there = self.entries.iter().filter(|(_, e)| is_at(e));
+        self.changed.extend(there.map(|(name, _)| name.clone()));
     }
 
     /// A Service.
-    pub fn get(&self, name: &ServiceName) -> Option<&Service> {
-        let seen = self.entries.get(name)?.service.as_ref()?;
-        Some(&seen.object)
+    pub fn get(&self, name: &ServiceName) -> Option<Service> {
+        self.seen(name)?.object.unpack()
     }
 
     /// Compiles a Service; none if it is gone, or has nothing to be programmed.
     pub fn compile(&self, name: &ServiceName, facts: &Facts) -> Option<Compiled> {
-        let entry = self.entries.get(name)?;
-        let service = entry.service.as_ref()?;
-        compile(&service.object, entry.slices.iter().map(|s| &s.object), facts)
+        let service = self.get(name)?;
+        let slices = self.entries.get(name).map_or(&[][..], |e| &e.slices);
+        let slices: Vec<EndpointSlice> = slices.iter().filter_map(|s| s.object.unpack()).collect();
+        compile(&service, &slices, facts)
     }
 
-    fn put_service(&mut self, object: Service) {
-        let Some(name) = name_of(&object.metadata) else {
-            return;
-        };
-        let list = self.lists[SERVICES].number;
+    fn seen(&self, name: &ServiceName) -> Option<&SeenService> {
+        self.entries.get(name)?.service.as_ref()
+    }
+
+    fn put_service(&mut self, service: HeldService) {
+        let HeldService {
+            name,
+            created,
+            balanced,
+            object,
+        } = service;
+        let list = self.service_list.number;
         let (name, entry) = self.entry(name);
         match &mut entry.service {
             Some(seen) if seen.object == object => seen.list = list,
             place => {
-                let is_new = place.replace(Seen { object, list }).is_none();
+                let seen = SeenService {
+                    created,
+                    balanced,
+                    object,
+                    list,
+                };
+                let is_new = place.replace(seen).is_none();
                 self.count += usize::from(is_new);
                 self.changed.insert(name);
             }
@@ -189,30 +182,32 @@ impl Store {
         }
     }
 
-    fn put_slice(&mut self, object: EndpointSlice) {
-        let Some(name) = name_of(&object.metadata) else {
-            return;
-        };
-        let service = service_of(&object);
+    fn put_slice(&mut self, slice: HeldSlice) {
+        let HeldSlice {
+            name,
+            service,
+            object,
+        } = slice;
         if self.slices.get(&name).map(|s| &**s) != service.as_ref() {
             // It was another Service's until now.
             self.remove_slice(&name);
         }
         let Some(service) = service else { return };
-        let list = self.lists[SLICES].number;
+        let list = self.slice_list.number;
         let (service, entry) = self.entry(service);
-        let held = entry
-            .slices
-            .iter_mut()
-            .find(|s| s.object.metadata.name == object.metadata.name);
-        match held {
+        match entry.slices.iter_mut().find(|s| *s.name == *name.name) {
             Some(seen) if seen.object == object => {
                 seen.list = list;
                 return;
             }
-            Some(seen) => *seen = Seen { object, list },
+            Some(seen) => (seen.object, seen.list) = (object, list),
             None => {
-                entry.slices.push(Seen { object, list });
+                let seen = SeenSlice {
+                    name: name.name.as_str().into(),
+                    object,
+                    list,
+                };
+                entry.slices.push(seen);
                 entry.slices.shrink_to_fit();
             }
         }
@@ -225,9 +220,7 @@ impl Store {
             return;
         };
         if let Some(entry) = self.entries.get_mut(&service) {
-            entry
-                .slices
-                .retain(|s| s.object.metadata.name.as_deref() != Some(&name.name));
+            entry.slices.retain(|s| *s.name != *name.name);
         }
         self.forget_if_empty(&service);
         self.changed.insert(service);
@@ -235,7 +228,7 @@ impl Store {
 
     /// What a list that is complete has not shown is gone.
     fn end_list_of_services(&mut self) {
-        let list = self.lists[SERVICES].number;
+        let list = self.service_list.number;
         let is_stale = |e: &Entry| e.service.as_ref().is_some_and(|s| s.list != list);
         let stale = self.entries.iter().filter(|(_, e)| is_stale(e));
         let stale: Vec<Arc<ServiceName>> = stale.map(|(name, _)| name.clone()).collect();
@@ -243,10 +236,13 @@ impl Store {
     }
 
     fn end_list_of_slices(&mut self) {
-        let list = self.lists[SLICES].number;
-        let all = self.entries.values().flat_map(|e| &e.slices);
-        let stale = all.filter(|s| s.list != list);
-        let stale: Vec<ServiceName> = stale.filter_map(|s| name_of(&s.object.metadata)).collect();
+        let list = self.slice_list.number;
+        let mut stale = Vec::new();
+        for (service, entry) in &self.entries {
+            let old = entry.slices.iter().filter(|s| s.list != list);
+            // A slice is in the namespace of its Service.
+            stale.extend(old.map(|s| ServiceName::new(&*service.namespace, &*s.name)));
+        }
         stale.iter().for_each(|name| self.remove_slice(name));
     }
 
@@ -269,40 +265,28 @@ impl Store {
     }
 }
 
-/// An object's namespace and name.
-fn name_of(metadata: &ObjectMeta) -> Option<ServiceName> {
-    Some(ServiceName::new(
-        metadata.namespace.clone()?,
-        metadata.name.clone()?,
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn service(name: &str, ip: &str) -> Service {
+    fn service(name: &str, ip: &str) -> HeldService {
         let object = json!({
             "metadata": {"name": name, "namespace": "default", "annotations": {"a": "b"}, "labels": {"app": "web"}},
             "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80}], "selector": {"app": "web"}},
         });
-        let mut service = serde_json::from_value(object).unwrap();
-        trim_service(&mut service);
-        service
+        HeldService::of(serde_json::from_value(object).unwrap()).unwrap()
     }
 
-    fn slice(name: &str, service: Value, address: &str) -> EndpointSlice {
+    fn slice(name: &str, service: Value, address: &str) -> HeldSlice {
         let object = json!({
             "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4",
             "ports": [{"name": "", "port": 8080}],
             "endpoints": [{"addresses": [address], "targetRef": {"kind": "Pod", "name": "p"}}],
         });
-        let mut slice = serde_json::from_value(object).unwrap();
-        trim_slice(&mut slice);
-        slice
+        HeldSlice::of(serde_json::from_value(object).unwrap()).unwrap()
     }
 
     fn changed(store: &mut Store) -> Vec<String> {
@@ -317,30 +301,26 @@ mod tests {
     fn backends(store: &Store, name: &str) -> Option<Vec<String>> {
         let compiled = store.compile(&ServiceName::new("default", name), &Facts::default())?;
         let addresses = compiled.ports[0].backends.iter();
-        Some(
-            addresses
-                .map(|b| std::net::IpAddr::from(b.address).to_string())
-                .collect(),
-        )
+        Some(addresses.map(|b| IpAddr::from(b.address).to_string()).collect())
     }
 
     #[test]
     fn what_changes_is_told_once() {
         let mut store = Store::default();
-        store.slice(Event::Apply(slice("web-1", json!("web"), "10.1.0.1")));
+        store.slice(Change::Put(slice("web-1", json!("web"), "10.1.0.1")));
         assert_eq!(backends(&store, "web"), None);
-        store.service(Event::Apply(service("web", "10.96.0.1")));
+        store.service(Change::Put(service("web", "10.96.0.1")));
         assert_eq!(changed(&mut store), ["web"]);
         assert_eq!(backends(&store, "web").unwrap(), ["10.1.0.1"]);
-        store.service(Event::Apply(service("web", "10.96.0.1")));
-        store.slice(Event::Apply(slice("web-1", json!("web"), "10.1.0.1")));
+        store.service(Change::Put(service("web", "10.96.0.1")));
+        store.slice(Change::Put(slice("web-1", json!("web"), "10.1.0.1")));
         assert!(changed(&mut store).is_empty());
-        store.slice(Event::Apply(slice("web-1", json!("web"), "10.1.0.2")));
+        store.slice(Change::Put(slice("web-1", json!("web"), "10.1.0.2")));
         assert_eq!(changed(&mut store), ["web"]);
         assert_eq!(backends(&store, "web").unwrap(), ["10.1.0.2"]);
-        store.slice(Event::Delete(slice("web-1", json!("web"), "10.1.0.2")));
+        store.slice(Change::Gone(ServiceName::new("default", "web-1")));
         assert_eq!(changed(&mut store), ["web"]);
-        store.service(Event::Delete(service("web", "10.96.0.1")));
+        store.service(Change::Gone(ServiceName::new("default", "web")));
         assert_eq!(changed(&mut store), ["web"]);
         assert_eq!((store.len(), store.entries.len(), store.slices.len()), (0, 0, 0));
     }
@@ -349,15 +329,15 @@ mod tests {
     fn a_slice_may_become_anothers() {
         let mut store = Store::default();
         for name in ["a", "b"] {
-            store.service(Event::Apply(service(name, "10.96.0.1")));
+            store.service(Change::Put(service(name, "10.96.0.1")));
         }
-        store.slice(Event::Apply(slice("s", json!("a"), "10.1.0.1")));
+        store.slice(Change::Put(slice("s", json!("a"), "10.1.0.1")));
         changed(&mut store);
-        store.slice(Event::Apply(slice("s", json!("b"), "10.1.0.1")));
+        store.slice(Change::Put(slice("s", json!("b"), "10.1.0.1")));
         assert_eq!(changed(&mut store), ["a", "b"]);
         assert_eq!(backends(&store, "a").unwrap(), [""; 0]);
         assert_eq!(backends(&store, "b").unwrap(), ["10.1.0.1"]);
-        store.slice(Event::Apply(slice("s", json!(""), "10.1.0.1")));
+        store.slice(Change::Put(slice("s", json!(""), "10.1.0.1")));
         assert_eq!(changed(&mut store), ["b"]);
         assert_eq!(backends(&store, "b").unwrap(), [""; 0]);
     }
@@ -367,20 +347,20 @@ mod tests {
         let mut store = Store::default();
         for round in 0..2 {
             assert_eq!(store.is_complete(), round > 0);
-            store.service(Event::Init);
-            store.slice(Event::Init);
-            store.service(Event::InitApply(service("stays", "10.96.0.1")));
-            store.slice(Event::InitApply(slice("stays-1", json!("stays"), "10.1.0.1")));
+            store.service(Change::ListBegins);
+            store.slice(Change::ListBegins);
+            store.service(Change::Put(service("stays", "10.96.0.1")));
+            store.slice(Change::Put(slice("stays-1", json!("stays"), "10.1.0.1")));
             if round == 0 {
-                store.service(Event::InitApply(service("goes", "10.96.0.2")));
-                store.slice(Event::InitApply(slice("stays-2", json!("stays"), "10.1.0.2")));
+                store.service(Change::Put(service("goes", "10.96.0.2")));
+                store.slice(Change::Put(slice("stays-2", json!("stays"), "10.1.0.2")));
             }
             if round == 1 {
                 assert_eq!(backends(&store, "stays").unwrap().len(), 2);
                 assert!(changed(&mut store).is_empty());
             }
-            store.service(Event::InitDone);
-            store.slice(Event::InitDone);
+            store.service(Change::ListEnds);
+            store.slice(Change::ListEnds);
             assert_eq!(changed(&mut store), [["goes", "stays"], ["stays", "goes"]][round]);
         }
         assert_eq!(backends(&store, "goes"), None);

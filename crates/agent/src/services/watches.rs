@@ -3,14 +3,17 @@
 use std::fmt::Debug;
 use std::sync::mpsc::Sender;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tombolo_services::ServiceName;
 
 use super::Message;
-use super::store::{trim_service, trim_slice};
+use super::held::{HeldService, HeldSlice, name_of};
+use super::store::Change;
 
 /// Where a Node says in which zone it is.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -28,27 +31,28 @@ pub struct OwnNode {
 
 /// Watches for ever, by whichever client is the one of now.
 pub fn start(node: &str, clients: &watch::Receiver<Client>, tell: &Sender<Message>) {
+    watch_kind(clients, Config::default(), tell, |event| {
+        let name = |service: &Service| name_of(&service.metadata);
+        change(event, HeldService::of, name).map(Message::Service)
+    });
+    watch_kind(clients, Config::default(), tell, |event| {
+        let name = |slice: &EndpointSlice| name_of(&slice.metadata);
+        change(event, HeldSlice::of, name).map(Message::Slice)
+    });
     let own = Config::default().fields(&format!("metadata.name={node}"));
-    watch_kind(clients, Config::default(), tell, |mut event| {
-        each(&mut event, trim_service);
-        Message::Service(Box::new(event))
-    });
-    watch_kind(clients, Config::default(), tell, |mut event| {
-        each(&mut event, trim_slice);
-        Message::Slice(Box::new(event))
-    });
-    let mut listed = None;
-    watch_kind(clients, own, tell, move |event: Event<Node>| {
-        match event {
-            Event::Init => listed = None,
-            Event::InitApply(node) => listed = Some(node),
-            Event::InitDone => {
-                return Message::Node(listed.take().map_or_else(OwnNode::default, |n| own_node(&n)));
-            }
-            Event::Apply(node) => return Message::Node(own_node(&node)),
-            Event::Delete(_) => return Message::Node(OwnNode::default()),
+    let mut listed = OwnNode::default();
+    watch_kind(clients, own, tell, move |event: Event<Node>| match event {
+        Event::Init => {
+            listed = OwnNode::default();
+            None
         }
-        Message::Nothing
+        Event::InitApply(node) => {
+            listed = own_node(&node);
+            None
+        }
+        Event::InitDone => Some(Message::Node(std::mem::take(&mut listed))),
+        Event::Apply(node) => Some(Message::Node(own_node(&node))),
+        Event::Delete(_) => Some(Message::Node(OwnNode::default())),
     });
 }
 
@@ -56,7 +60,7 @@ fn watch_kind<K>(
     clients: &watch::Receiver<Client>,
     config: Config,
     tell: &Sender<Message>,
-    mut message: impl FnMut(Event<K>) -> Message + Send + 'static,
+    mut message: impl FnMut(Event<K>) -> Option<Message> + Send + 'static,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -64,8 +68,12 @@ fn watch_kind<K>(
     tokio::spawn(async move {
         loop {
             let client = clients.borrow_and_update().clone();
-            // Nobody listens any more only when the process ends.
-            let told = |event| drop(tell.send(message(event)));
+            let told = |event| {
+                if let Some(message) = message(event) {
+                    // Nobody listens any more only when the process ends.
+                    let _ = tell.send(message);
+                }
+            };
             tokio::select! {
                 () = tombolo_kube::follow(Api::all(client), config.clone(), told) => {}
                 changed = clients.changed() => if changed.is_err() { return },
@@ -74,11 +82,18 @@ fn watch_kind<K>(
     });
 }
 
-fn each<K>(event: &mut Event<K>, trim: fn(&mut K)) {
-    match event {
-        Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => trim(object),
-        Event::Init | Event::InitDone => {}
-    }
+/// What an event means, once its object is made what is kept of it.
+fn change<K, T>(
+    event: Event<K>,
+    held: fn(K) -> Option<T>,
+    name: impl Fn(&K) -> Option<ServiceName>,
+) -> Option<Change<T>> {
+    Some(match event {
+        Event::Init => Change::ListBegins,
+        Event::InitApply(object) | Event::Apply(object) => Change::Put(held(object)?),
+        Event::Delete(object) => Change::Gone(name(&object)?),
+        Event::InitDone => Change::ListEnds,
+    })
 }
 
 fn own_node(node: &Node) -> OwnNode {

@@ -86,7 +86,7 @@ impl<'a> LoadPath<'a> {
     }
 
     /// The same with a client of this control group.
-    pub fn from_within(mut self, cgroup: &'a Cgroup) -> Self {
+    pub fn started_in(mut self, cgroup: &'a Cgroup) -> Self {
         self.cgroup = Some(cgroup);
         self
     }

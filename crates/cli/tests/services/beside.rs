@@ -96,3 +96,25 @@ pub fn the_younger_of_two_gets_an_event(lab: &Lab) {
         "{status}"
     );
 }
+
+/// kube-proxy beside has nothing left to do, and `tombolo status` says so where it is.
+pub fn kube_proxy_is_noticed(lab: &Lab) {
+    let says = || {
+        let status = succeed(&mut lab.exec("node2", &[crate::support::TOMBOLO, "status"]));
+        status.contains("kube-proxy can be taken away")
+    };
+    assert!(!says());
+    succeed(&mut lab.exec(
+        "node2",
+        &["nft", "add table ip nat; add chain ip nat KUBE-SERVICES"],
+    ));
+    assert!(says());
+    succeed(&mut lab.exec("node2", &["nft", "delete table ip nat"]));
+    assert!(!says());
+    succeed(&mut lab.exec(
+        "node2",
+        &["nft", "add table ip kube-proxy; add chain ip kube-proxy services"],
+    ));
+    assert!(says());
+    succeed(&mut lab.exec("node2", &["nft", "delete table ip kube-proxy"]));
+}

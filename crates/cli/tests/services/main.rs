@@ -19,11 +19,12 @@ use support::Lab;
 type Scenario = (&'static str, fn(&Lab));
 
 /// What goes through Services, by sockets as by packets.
-const TRAFFIC: [Scenario; 6] = [
+const TRAFFIC: [Scenario; 7] = [
     ("backends see who asks", reach::backends_see_who_asks),
     ("policy Local", reach::policy_local),
     ("refused", reach::what_nobody_serves_is_refused),
     ("affinity", reach::affinity_keeps_clients),
+    ("some are let in", reach::some_are_let_in),
     ("rolling restart", changes::a_rolling_restart_fails_nobody),
     (
         "UDP moves on",
@@ -31,11 +32,12 @@ const TRAFFIC: [Scenario; 6] = [
     ),
 ];
 
-const BY_SOCKETS: [Scenario; 5] = [
+const BY_SOCKETS: [Scenario; 6] = [
     ("nodes", nodes::reach_services_as_pods_do),
     ("a node's UDP", nodes::hear_that_their_udp_backend_has_gone),
     ("types", changes::the_type_is_patched_under_traffic),
     ("health checks", beside::load_balancers_learn_where_endpoints_are),
+    ("kube-proxy", beside::kube_proxy_is_noticed),
     ("conflicts", beside::the_younger_of_two_gets_an_event),
 ];
 

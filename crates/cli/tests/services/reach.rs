@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::objects::{NODES, addresses, cluster_ips, load_balancer_ips, node_port, service};
 use crate::support::asking::{Client, Protocol};
 use crate::support::{self, Lab};
+
+/// Longer than an answer takes.
+const SHORT: Duration = Duration::from_millis(300);
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 pub const ALL_WAYS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpUnconnected];
@@ -249,4 +253,50 @@ pub fn affinity_keeps_clients(lab: &Lab) {
     assert_eq!(row["client"]["outcome"], "kept", "{row}");
     assert_eq!(row["affinitySeconds"], 10_800);
     assert_eq!(row["external"]["backends"].as_array().unwrap().len(), 3, "{row}");
+}
+
+/// `loadBalancerSourceRanges` lets in whom it names, and `internalTrafficPolicy: Local` keeps pods on their node.
+pub fn some_are_let_in(lab: &Lab) {
+    let ranges = |v4: &str, v6: &str| json!({"type": "LoadBalancer", "loadBalancerSourceRanges": [v4, v6]});
+    let internal = json!({"internalTrafficPolicy": "Local"});
+    lab.apply(&[
+        service(
+            "limited",
+            json!({"name": "a1"}),
+            ranges("198.51.100.0/24", "2001:db8:100::/64"),
+        ),
+        service("here", json!({"letter": "a"}), internal.clone()),
+        service("elsewhere", json!({"name": "a3"}), internal),
+    ]);
+    let (outside, pod) = (Client::outside(lab), Client::pod(lab, "b2"));
+    let own = lab.addresses("a2");
+    for family in 0..2 {
+        let here = cluster_ips(&lab.object("service", "here"))[family];
+        pod.ask_until_answered(lab, Protocol::Tcp, here);
+        for _ in 0..20 {
+            let server = pod.ask(Protocol::Tcp, here).unwrap().server.ip().to_string();
+            assert!(own.contains(&server), "{server} is none of {own:?}");
+        }
+        pod.gets_nothing(
+            Protocol::Tcp,
+            cluster_ips(&lab.object("service", "elsewhere"))[family],
+        );
+    }
+    let balanced = load_balancer_ips(lab, "limited");
+    for to in &balanced {
+        outside.ask_until_answered(lab, Protocol::Tcp, *to);
+        // Pods are not among them.
+        pod.gets_nothing(Protocol::Tcp, *to);
+    }
+    let patch = json!({"spec": ranges("192.0.2.0/24", "2001:db8:2::/64")}).to_string();
+    support::succeed(&mut lab.kubectl(&["patch", "service", "limited", "-p", &patch]));
+    for to in &balanced {
+        support::eventually("the client is let in no longer", 10, || {
+            outside
+                .ask_within(Protocol::Tcp, *to, SHORT)
+                .is_err()
+                .then_some(())
+        });
+        outside.gets_nothing(Protocol::Tcp, *to);
+    }
 }

@@ -98,11 +98,11 @@ impl Client {
 
     /// Asks once. The answer is from whom was asked, or the kernel, or this, would not have let it through.
     pub fn ask(&self, protocol: Protocol, to: SocketAddr) -> io::Result<Seen> {
-        self.ask_within(PATIENCE, protocol, to)
+        self.ask_within(protocol, to, PATIENCE)
     }
 
     /// The same, with as much patience.
-    pub fn ask_within(&self, patience: Duration, protocol: Protocol, to: SocketAddr) -> io::Result<Seen> {
+    pub fn ask_within(&self, protocol: Protocol, to: SocketAddr, patience: Duration) -> io::Result<Seen> {
         if protocol == Protocol::Tcp {
             let socket = self.socket(Type::STREAM, to)?;
             socket.connect_timeout(&to.into(), patience)?;
@@ -137,7 +137,7 @@ impl Client {
     /// Nobody answers, and nobody refuses.
     #[track_caller]
     pub fn gets_nothing(&self, protocol: Protocol, to: SocketAddr) {
-        let asked = self.ask_within(SILENCE, protocol, to);
+        let asked = self.ask_within(protocol, to, SILENCE);
         let kind = asked.as_ref().map_err(io::Error::kind);
         assert!(is_silence(&kind), "{protocol:?} {to}: {asked:?}, and not silence");
     }

@@ -38,7 +38,7 @@ impl Load {
                 if told.load(Ordering::Relaxed) {
                     break;
                 }
-                match client.ask_within(PATIENCE, Protocol::Tcp, *to) {
+                match client.ask_within(Protocol::Tcp, *to, PATIENCE) {
                     Ok(seen) => last = Ok(seen.server.ip()),
                     Err(error) => return Err(format!("{to}: {error}")),
                 }
