@@ -5,6 +5,7 @@
 
 mod beside;
 mod changes;
+mod churn;
 mod nodes;
 mod objects;
 mod reach;
@@ -82,4 +83,14 @@ fn play(scenarios: &[Scenario], more: &[&str]) {
 #[test]
 fn agents_that_are_killed_and_replaced_fail_nobody() {
     changes::agents_come_and_go(&Lab::up(2, &["--families", "dual"]));
+}
+
+#[test]
+fn services_that_change_fail_nobody_who_asks_others() {
+    churn::fails_nobody(&[]);
+}
+
+#[test]
+fn and_so_it_is_without_programs_at_sockets() {
+    churn::fails_nobody(&["--no-socket-hooks"]);
 }
