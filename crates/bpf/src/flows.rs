@@ -50,12 +50,19 @@ pub fn turn(key: &FlowKey, row: &mut Direction, news: u32, state: u8, is_syn: bo
         }
     }
     if state == BackendState::Gone as u8 && key.protocol != protocol::UDP {
-        if row.original != 0 {
-            end(key, &answers);
-        } else {
-            end(&answers, key);
+        let original = if row.original != 0 { key } else { &answers };
+        if key.protocol != protocol::TCP {
+            end(original, if row.original != 0 { &answers } else { key });
+            return Turn::Gone;
         }
-        return Turn::Gone;
+        // What the backend still sends goes on: the client acknowledges it, and is reset by a number that it takes, which
+        // nothing here tells. It has the next backend if it has not heard of this one yet.
+        let is_heard = (row.flags | news) & Direction::ESTABLISHED != 0;
+        if row.original != 0 || !is_heard || is_closed(row.flags, &answers) {
+            row.flags |= Direction::RST;
+            expiry::hasten(original);
+            return Turn::Gone;
+        }
     }
     let was = row.flags;
     row.flags = was | news;

@@ -20,7 +20,7 @@ use support::Lab;
 type Scenario = (&'static str, fn(&Lab));
 
 /// What goes through Services, by sockets as by packets.
-const TRAFFIC: [Scenario; 7] = [
+const TRAFFIC: [Scenario; 8] = [
     ("backends see who asks", reach::backends_see_who_asks),
     ("policy Local", reach::policy_local),
     ("refused", reach::what_nobody_serves_is_refused),
@@ -30,6 +30,10 @@ const TRAFFIC: [Scenario; 7] = [
     (
         "UDP moves on",
         changes::a_connected_udp_socket_moves_to_the_new_backend,
+    ),
+    (
+        "who only reads",
+        changes::who_only_reads_hears_that_a_backend_has_gone,
     ),
 ];
 
