@@ -141,6 +141,19 @@ pub fn make_way(answers: &FlowKey) -> bool {
     true
 }
 
+/// Forgets the flow of datagrams whose answers have this key: their client's port is somebody else's now. Datagrams say
+/// nothing of their end.
+#[inline(always)]
+pub fn supersede(answers: &FlowKey) {
+    if let Some(found) = row(answers) {
+        // SAFETY: as in `tracking`.
+        let found = unsafe { &*found };
+        if found.original == 0 {
+            end(&answers_to(answers, found), answers);
+        }
+    }
+}
+
 /// Has a connection that begins, and stays as it is, get its own answers: those of one that is over, by a Service to
 /// the same backend, would have the same key.
 #[inline(always)]

@@ -211,6 +211,36 @@ fn what_a_pod_connects_by_udp_stays_with_the_packets() {
     }
 }
 
+/// Answers are not taken for those of a Service that a connected socket has asked by the same port before.
+#[test]
+fn a_port_that_packets_were_translated_for_is_anothers_now() {
+    let node = Hooked::new();
+    for f in FAMILIES {
+        let slab = slab(&node.cluster, 0, 1, UDP, &[f.b]);
+        let [before, now] = [cluster_ip(f), unused_ip(f)].map(|address| {
+            publish(&node.cluster, address, PORT, UDP, slab);
+            SocketAddr::new(ip(address), PORT)
+        });
+        let server = listen(&node.pod_b, f.b, TARGET_PORT);
+        let bind = |port| {
+            let bound = move || timed(UdpSocket::bind((ip(f.a), port)).unwrap());
+            node.pod_a.run(bound)
+        };
+        let connected = bind(0);
+        let port = connected.local_addr().unwrap().port();
+        let exchange = |client: &UdpSocket, to| {
+            client.send_to(b"x", to).unwrap();
+            let (_, from) = next(&server);
+            server.send_to(b"y", from).unwrap();
+            assert_eq!(next(client), (b"y".to_vec(), to));
+        };
+        connected.connect(before).unwrap();
+        exchange(&connected, before);
+        drop(connected);
+        exchange(&bind(port), now);
+    }
+}
+
 #[test]
 fn what_the_node_connects_by_udp_ends_with_its_backend() {
     let node = Hooked::new();
