@@ -21,7 +21,7 @@ use common::{
         slab_of, unused_ip,
     },
 };
-use tombolo_abi::{Addr, Backend, BackendState, FIRST_SOURCE_PORT, Frontend, Hook, Outcome, Slab};
+use tombolo_abi::{Addr, Backend, BackendState, Frontend, Hook, Outcome, SOURCE_PORTS, Slab};
 
 /// How a process writes addresses: those of a family, or those of IPv4 by a socket of IPv6.
 const WAYS: [(Family, bool); 3] = [(V4, false), (V6, false), (V4, true)];
@@ -459,7 +459,7 @@ fn a_port_that_a_translated_flow_has_is_in_use() {
         let (_, from) = next(&server);
         assert_eq!(from.ip(), ip(f.node));
         let (taken, other) = (from.port(), from.port() ^ 1);
-        assert!(taken >= FIRST_SOURCE_PORT);
+        assert!(SOURCE_PORTS.contains(&taken));
         let any = if f.v4 { "0.0.0.0" } else { "::" };
         for address in [f.node, any, f.node] {
             let at = move |port| SocketAddr::new(ip(address), port);
