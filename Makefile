@@ -25,7 +25,7 @@ test: build ## Run all tests (as root, in namespaces of their own)
 	@scripts/require run test
 	$(AS_ROOT) $(CARGO) test
 
-test-all: build ## Run all tests in their long forms: histories, kills and upgrades by the hundred
+test-all: build ## Run all tests in their long forms: histories, kills and upgrades by the hundred, a minute of changing Services
 	@scripts/require run test
 	$(AS_ROOT) env TOMBOLO_LONG=1 $(CARGO) test
 

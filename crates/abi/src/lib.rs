@@ -45,10 +45,6 @@ pub const GATEWAY_V4: [u8; 4] = [169, 254, 1, 1];
 /// A pod's IPv6 gateway, `fe80::1`, reachable through a permanent neighbour entry only.
 pub const GATEWAY_V6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-/// From this port on, up to the last, translated flows with this node's address have their source ports. The node's own
-/// processes are kept out of them.
-pub const FIRST_SOURCE_PORT: u16 = 40_960;
-
 /// Names of the maps, as the kernel side declares them and as they are pinned.
 pub mod map {
     /// [`Addr`](super::Addr) of a pod on this node → [`Endpoint`](super::Endpoint).
@@ -133,7 +129,8 @@ pub mod capacity {
     /// Network namespaces of one node's pods, and its own.
     pub const NETNS: usize = 4096;
     /// Ports that translated flows have their sources from: those of TCP and of what is neither, and those of UDP.
-    pub const SOURCE_PORTS: usize = 2 * (65_536 - super::FIRST_SOURCE_PORT as usize);
+    pub const SOURCE_PORTS: usize =
+        2 * (*super::SOURCE_PORTS.end() as usize - *super::SOURCE_PORTS.start() as usize + 1);
     /// UDP sockets and the Services that they speak with: two entries each.
     pub const SOCKET_PEERS: usize = 65_536;
 }

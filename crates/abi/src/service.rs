@@ -166,6 +166,6 @@ const _: () = assert!(size_of::<AffinityKey>() == 20);
 const _: () = assert!(size_of::<Affinity>() == 16);
 const _: () = assert!(size_of::<SourceRangeKey>() == 24);
 
-/// The ports that translated flows have their sources from, where a client's own is taken. The node's own sockets are
-/// kept out of them.
+/// The ports that translated flows have their sources from, where a client's own is taken or their source is the node's
+/// address. The node's own processes are kept out of them.
 pub const SOURCE_PORTS: core::ops::RangeInclusive<u16> = 40_960..=65_535;

@@ -18,6 +18,7 @@ mod lifecycle;
 mod logs;
 mod names;
 mod openapi;
+mod page;
 mod patch;
 mod pki;
 mod query;

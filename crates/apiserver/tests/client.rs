@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{
+    DeleteParams, ListParams, ObjectList, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -82,6 +84,90 @@ async fn objects_are_created_read_listed_and_deleted() {
         (code, &*reason, &*message),
         (404, "NotFound", "nodes \"a\" not found")
     );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_and_are_of_one_moment() {
+    let server = TestServer::start().await;
+    let client = server.client().await;
+    let nodes: Api<Node> = Api::all(client.clone());
+    for number in 0..5 {
+        let node = node(&format!("n{number}"));
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+    }
+    let names = |list: &ObjectList<Node>| list.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+    let mut page = ListParams::default().limit(2);
+    let mut seen = Vec::new();
+    let mut revisions = BTreeSet::new();
+    for left in [Some(3), Some(1), None] {
+        let list = nodes.list(&page).await.unwrap();
+        assert_eq!(list.metadata.remaining_item_count, left);
+        seen.extend(names(&list));
+        revisions.insert(list.metadata.resource_version.clone());
+        page.continue_token = list.metadata.continue_.clone();
+        // What happens meanwhile is not seen: not what goes, comes, or changes.
+        let goes = format!("n{}", seen.len());
+        if nodes.get(&goes).await.is_ok() {
+            nodes.delete(&goes, &DeleteParams::default()).await.unwrap();
+            let comes = node(&format!("{goes}-b"));
+            nodes.create(&PostParams::default(), &comes).await.unwrap();
+        }
+    }
+    assert_eq!(
+        (seen, page.continue_token),
+        (["n0", "n1", "n2", "n3", "n4"].map(str::to_owned).into(), None)
+    );
+    assert_eq!(revisions.len(), 1, "{revisions:?}");
+    assert_eq!(
+        names(&nodes.list(&ListParams::default()).await.unwrap()),
+        ["n0", "n1", "n2-b", "n3", "n4-b"]
+    );
+
+    // Of selected objects, how many are left is not told.
+    let some = nodes
+        .list(&ListParams::default().limit(1).fields("metadata.name!=n1"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (names(&some), some.metadata.remaining_item_count),
+        (vec!["n0".to_owned()], None)
+    );
+    let next = ListParams::default().limit(9).fields("metadata.name!=n1");
+    let next = next.continue_token(&some.metadata.continue_.unwrap());
+    assert_eq!(names(&nodes.list(&next).await.unwrap()), ["n2-b", "n3", "n4-b"]);
+
+    for (token, code, reason) in [("nonsense", 400, "BadRequest"), ("1//n0", 410, "Expired")] {
+        let wrong = ListParams::default().continue_token(token);
+        let (got, why, message) = status(nodes.list(&wrong).await.unwrap_err());
+        assert_eq!((got, &*why), (code, reason), "{message}");
+        assert!(message.contains("continue"), "{message}");
+    }
+
+    // Watchers of kube-rs list by pages of 500, and then miss nothing.
+    let pods: Api<Pod> = Api::default_namespaced(client);
+    for number in 0..7 {
+        pods.create(&PostParams::default(), &pod(&format!("p{number}")))
+            .await
+            .unwrap();
+    }
+    let events = watcher(pods.clone(), watcher::Config::default().page_size(3));
+    let mut events = pin!(events);
+    let mut listed = Vec::new();
+    loop {
+        match timeout(DEADLINE, events.try_next())
+            .await
+            .expect("an event in time")
+            .unwrap()
+            .unwrap()
+        {
+            watcher::Event::Init => {}
+            watcher::Event::InitApply(pod) => listed.push(pod.name_any()),
+            watcher::Event::InitDone => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(listed, ["p0", "p1", "p2", "p3", "p4", "p5", "p6"]);
     server.stop().await;
 }
 

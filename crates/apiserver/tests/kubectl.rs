@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -83,6 +84,26 @@ async fn apply_creates_changes_and_leaves_alone() {
         ])
         .await;
     assert_eq!(generation, "2");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_come_in_chunks() {
+    let server = TestServer::start().await;
+    let kubectl = Kubectl::new(&server);
+    let names = ["one", "two", "three", "four", "five"];
+    let nodes = names.map(|name| format!("---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n"));
+    let nodes = kubectl.file("nodes.yaml", &nodes.concat());
+    kubectl.ok(&["apply", "-f", &nodes]).await;
+    for format in ["name", "wide", "json"] {
+        let words = ["get", "nodes", "--chunk-size=2", "-v=8", "-o", format];
+        let output = kubectl.run(&words).await;
+        has(&text(&output.stdout), &names);
+        let asked = text(&output.stderr);
+        let pages = asked.lines().filter(|line| line.contains("limit=2"));
+        let continued = pages.filter_map(|line| line.split("continue=").nth(1));
+        assert_eq!(continued.collect::<BTreeSet<_>>().len(), 2, "{asked}");
+    }
     server.stop().await;
 }
 

@@ -52,12 +52,19 @@ pub fn turn(key: &FlowKey, row: &mut Direction, news: u32, state: u8, is_syn: bo
         }
     }
     if state == BackendState::Gone as u8 && key.protocol != protocol::UDP {
-        if row.original != 0 {
-            end(key, &answers);
-        } else {
-            end(&answers, key);
+        let original = if row.original != 0 { key } else { &answers };
+        if key.protocol != protocol::TCP {
+            end(original, if row.original != 0 { &answers } else { key });
+            return Turn::Gone;
         }
-        return Turn::Gone;
+        // What the backend still sends goes on: the client acknowledges it, and is reset by a number that it takes, which
+        // nothing here tells. It has the next backend if it has not heard of this one yet.
+        let is_heard = (row.flags | news) & Direction::ESTABLISHED != 0;
+        if row.original != 0 || !is_heard || is_closed(row.flags, &answers) {
+            row.flags |= Direction::RST;
+            expiry::hasten(original);
+            return Turn::Gone;
+        }
     }
     let was = row.flags;
     row.flags = was | news;
@@ -138,6 +145,19 @@ pub fn make_way(answers: &FlowKey) -> bool {
     }
     end(&original, answers);
     true
+}
+
+/// Forgets the flow of datagrams whose answers have this key: their client's port is somebody else's now. Datagrams say
+/// nothing of their end.
+#[inline(always)]
+pub fn supersede(answers: &FlowKey) {
+    if let Some(found) = row(answers) {
+        // SAFETY: as in `tracking`.
+        let found = unsafe { &*found };
+        if found.original == 0 {
+            end(&answers_to(answers, found), answers);
+        }
+    }
 }
 
 /// Has a connection that begins, and stays as it is, get its own answers: those of one that is over, by a Service to

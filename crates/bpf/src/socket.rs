@@ -102,6 +102,15 @@ impl<const V4: bool> Socket<V4> {
         unsafe { core::ptr::read_volatile(&raw const (*(*self.0).__bindgen_anon_1.sk).state) == CONNECTED }
     }
 
+    /// The port that its datagrams come from (network byte order).
+    #[inline(always)]
+    pub fn source_port(self) -> u16 {
+        // SAFETY: as in `is_connected`.
+        let port = unsafe { core::ptr::read_volatile(&raw const (*(*self.0).__bindgen_anon_1.sk).src_port) };
+        // The kernel has this one alone in host byte order.
+        (port as u16).to_be()
+    }
+
     /// The socket's own number.
     #[inline(always)]
     pub fn cookie(self) -> u64 {

@@ -6,7 +6,7 @@
 use tombolo_abi::{Addr, Backend, FlowKey, FrontendKey, Netns, NetnsKind, Outcome};
 
 use crate::{
-    frontends,
+    flows, frontends,
     maps::BACKENDS,
     parse::protocol,
     resolve::{Place, resolve},
@@ -44,6 +44,29 @@ impl Caller {
         self.netns.kind == NetnsKind::Node as u32
     }
 
+    /// Has what a backend answers to this port of the caller's be its answer to what is sent past the packets' path:
+    /// another socket may have had the port, and packets of its own, for another Service.
+    #[inline(always)]
+    pub fn takes_answers(self, port: u16, backend: &Backend) {
+        // No packet of the node's own is translated.
+        if !self.is_node() {
+            flows::supersede(&FlowKey {
+                source: backend.address,
+                destination: self.address(backend.address.is_v4()),
+                source_port: backend.port,
+                destination_port: port,
+                protocol: self.protocol,
+                pad: [0; 3],
+            });
+        }
+    }
+
+    /// The address that Services know it by.
+    #[inline(always)]
+    fn address(self, is_v4: bool) -> Addr {
+        if is_v4 { self.netns.v4 } else { self.netns.v6 }
+    }
+
     /// The backend that this caller gets at an address and port, and its id; `None`: that is for no Service, or is left to
     /// the packets' path.
     ///
@@ -53,7 +76,7 @@ impl Caller {
     pub fn choose(self, address: &Addr, port: u16) -> Result<Option<(u32, &'static Backend)>, Outcome> {
         let is_v4 = address.is_v4();
         let key = FlowKey {
-            source: if is_v4 { self.netns.v4 } else { self.netns.v6 },
+            source: self.address(is_v4),
             destination: *address,
             source_port: 0,
             destination_port: port,

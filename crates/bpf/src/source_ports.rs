@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
     helpers::{bpf_get_prandom_u32, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
-use tombolo_abi::{FIRST_SOURCE_PORT, FlowKey, Outcome};
+use tombolo_abi::{FlowKey, Outcome, SOURCE_PORTS as RANGE};
 
 use crate::{
     flows::{self, Made},
@@ -13,9 +13,9 @@ use crate::{
     skb::Skb,
 };
 
-const FIRST: u16 = FIRST_SOURCE_PORT;
+const FIRST: u16 = *RANGE.start();
 /// How many ports there are to choose from.
-const COUNT: u32 = 65_536 - FIRST as u32;
+const COUNT: u32 = (*RANGE.end() - FIRST) as u32 + 1;
 /// How many are tried.
 const TRIES: u32 = 16;
 /// From one to the next: coprime to how many there are, so that all come in turn.

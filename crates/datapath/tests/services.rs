@@ -6,7 +6,7 @@ mod common;
 
 use common::{
     bed::Bed,
-    cluster::{Cluster, DROP, FAMILIES, Family, NEXT, REDIRECT},
+    cluster::{Cluster, DROP, FAMILIES, NEXT, REDIRECT},
     frame::{Frame, IcmpError, TCP, UDP, ip},
     service::{
         NODE_PORT, PORT, TARGET_PORT, cluster_ip, every_address, frontend_key, publish, set_state, slab,
@@ -145,9 +145,9 @@ fn a_pod_that_is_its_own_backend_sees_the_gateway() {
 
 /// What a TCP sender is told, and by whom.
 #[track_caller]
-fn assert_reset(run: &Run, f: Family, from: &str, sent: &Frame) {
+fn assert_reset(run: &Run, from: &str, sent: &Frame) {
     let frame = Frame::read(&run.frame);
-    assert_eq!((frame.source, frame.destination), (ip(from), ip(f.a)));
+    assert_eq!((frame.source, frame.destination), (ip(from), sent.source));
     assert_eq!(frame.ports(), [sent.ports()[1], sent.ports()[0]]);
     let word = |at: usize| u32::from_be_bytes(frame.payload[at..at + 4].try_into().unwrap());
     if sent.payload[13] & ACK != 0 {
@@ -178,7 +178,7 @@ fn what_nobody_serves_is_refused() {
             let sent = packet(TCP, f.a, to, [4000, port], SYN);
             // In the ranges, a Service's other ports are told apart by the range's row alone.
             let run = cluster.expect(Hook::FromPod, &sent, REDIRECT, reason);
-            assert_reset(&run, f, to, &sent);
+            assert_reset(&run, to, &sent);
             let sent = packet(UDP, f.a, to, [4000, port], 0);
             let run = cluster.expect(Hook::FromPod, &sent, REDIRECT, reason);
             let error = IcmpError::read(&run.frame);
@@ -198,7 +198,7 @@ fn what_nobody_serves_is_refused() {
         let slab = slab(&cluster, 0, 1, TCP, &[f.b]);
         publish(&cluster, vip, PORT, TCP, slab);
         let run = cluster.expect(Hook::FromPod, &sent, REDIRECT, Outcome::UnknownFlow);
-        assert_reset(&run, f, vip, &sent);
+        assert_reset(&run, vip, &sent);
     }
     assert!(cluster.datapath.flows().entries().unwrap().is_empty());
 }
@@ -234,11 +234,55 @@ fn connections_stay_until_their_backend_is_gone() {
         set_state(&cluster, 1, BackendState::Gone);
         let last = sent(4000, ACK);
         let run = cluster.expect(Hook::FromPod, &last, REDIRECT, Outcome::BackendGone);
-        assert_reset(&run, f, cluster_ip(f), &last);
-        cluster.expect(Hook::FromPod, &last, REDIRECT, Outcome::UnknownFlow);
+        assert_reset(&run, cluster_ip(f), &last);
+        cluster.expect(Hook::FromPod, &last, REDIRECT, Outcome::BackendGone);
         // The port is good for another connection.
         cluster.expect(Hook::FromPod, &sent(4000, SYN), REDIRECT, Outcome::Routed);
         let _ = slab;
+    }
+}
+
+/// Whoever only reads sends nothing but acknowledgements: by one of them it is told that its backend is gone.
+#[test]
+fn both_ends_hear_that_a_backend_is_gone() {
+    let (cluster, _bed) = cluster();
+    for f in FAMILIES {
+        slab(&cluster, 0, 1, TCP, &[f.b, f.pod_2]);
+        publish(&cluster, cluster_ip(f), PORT, TCP, slab_of(&cluster, 0, &[1]));
+        let sent = |port, flags| packet(TCP, f.a, cluster_ip(f), [port, PORT], flags);
+        let answer = |port, flags| packet(TCP, f.b, f.a, [TARGET_PORT, port], flags);
+        for (port, flags) in [(4000, ACK), (4001, FIN | ACK), (4002, RST)] {
+            set_state(&cluster, 1, BackendState::Serving);
+            cluster.expect(Hook::FromPod, &sent(port, SYN), REDIRECT, Outcome::Delivered);
+            from_b(&cluster, &answer(port, SYN | ACK), REDIRECT);
+            cluster.expect(Hook::FromPod, &sent(port, ACK), REDIRECT, Outcome::Delivered);
+            set_state(&cluster, 1, BackendState::Gone);
+            let last = answer(port, flags);
+            let run = from_b(&cluster, &last, REDIRECT);
+            assert_ends(&run, cluster_ip(f), f.a, [PORT, port], &last);
+            let run = cluster.expect(Hook::FromPod, &sent(port, ACK), REDIRECT, Outcome::BackendGone);
+            assert_reset(&run, cluster_ip(f), &sent(port, ACK));
+            let run = from_b(&cluster, &answer(port, ACK), REDIRECT);
+            assert_reset(&run, f.a, &answer(port, ACK));
+        }
+    }
+}
+
+/// A client that no backend has answered yet asks again, and another one then.
+#[test]
+fn nobody_hears_of_a_backend_that_is_gone_before_it_answers() {
+    let (cluster, _bed) = cluster();
+    for f in FAMILIES {
+        slab(&cluster, 0, 1, TCP, &[f.b, f.pod_2]);
+        publish(&cluster, cluster_ip(f), PORT, TCP, slab_of(&cluster, 0, &[1]));
+        let sent = packet(TCP, f.a, cluster_ip(f), [4000, PORT], SYN);
+        cluster.expect(Hook::FromPod, &sent, REDIRECT, Outcome::Delivered);
+        publish(&cluster, cluster_ip(f), PORT, TCP, slab_of(&cluster, 1, &[2]));
+        set_state(&cluster, 1, BackendState::Gone);
+        let answer = packet(TCP, f.b, f.a, [TARGET_PORT, 4000], SYN | ACK);
+        let run = from_b(&cluster, &answer, REDIRECT);
+        assert_reset(&run, f.a, &answer);
+        cluster.expect(Hook::FromPod, &sent, REDIRECT, Outcome::Routed);
     }
 }
 

@@ -21,7 +21,7 @@ use common::{
         slab_of, unused_ip,
     },
 };
-use tombolo_abi::{Addr, Backend, BackendState, FIRST_SOURCE_PORT, Frontend, Hook, Outcome, Slab};
+use tombolo_abi::{Addr, Backend, BackendState, Frontend, Hook, Outcome, SOURCE_PORTS, Slab};
 
 /// How a process writes addresses: those of a family, or those of IPv4 by a socket of IPv6.
 const WAYS: [(Family, bool); 3] = [(V4, false), (V6, false), (V4, true)];
@@ -208,6 +208,36 @@ fn what_a_pod_connects_by_udp_stays_with_the_packets() {
             .flows()
             .remove_all(&flows.into_keys().collect::<Vec<_>>())
             .unwrap();
+    }
+}
+
+/// Answers are not taken for those of a Service that a connected socket has asked by the same port before.
+#[test]
+fn a_port_that_packets_were_translated_for_is_anothers_now() {
+    let node = Hooked::new();
+    for f in FAMILIES {
+        let slab = slab(&node.cluster, 0, 1, UDP, &[f.b]);
+        let [before, now] = [cluster_ip(f), unused_ip(f)].map(|address| {
+            publish(&node.cluster, address, PORT, UDP, slab);
+            SocketAddr::new(ip(address), PORT)
+        });
+        let server = listen(&node.pod_b, f.b, TARGET_PORT);
+        let bind = |port| {
+            let bound = move || timed(UdpSocket::bind((ip(f.a), port)).unwrap());
+            node.pod_a.run(bound)
+        };
+        let connected = bind(0);
+        let port = connected.local_addr().unwrap().port();
+        let exchange = |client: &UdpSocket, to| {
+            client.send_to(b"x", to).unwrap();
+            let (_, from) = next(&server);
+            server.send_to(b"y", from).unwrap();
+            assert_eq!(next(client), (b"y".to_vec(), to));
+        };
+        connected.connect(before).unwrap();
+        exchange(&connected, before);
+        drop(connected);
+        exchange(&bind(port), now);
     }
 }
 
@@ -429,7 +459,7 @@ fn a_port_that_a_translated_flow_has_is_in_use() {
         let (_, from) = next(&server);
         assert_eq!(from.ip(), ip(f.node));
         let (taken, other) = (from.port(), from.port() ^ 1);
-        assert!(taken >= FIRST_SOURCE_PORT);
+        assert!(SOURCE_PORTS.contains(&taken));
         let any = if f.v4 { "0.0.0.0" } else { "::" };
         for address in [f.node, any, f.node] {
             let at = move |port| SocketAddr::new(ip(address), port);

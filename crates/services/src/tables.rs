@@ -9,6 +9,7 @@ mod held;
 mod ids;
 mod numbers;
 mod plan;
+mod refused;
 mod slabs;
 
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ use claims::{Claims, Slot};
 use held::{Held, HeldPort, HeldRanges, HeldSlab};
 use numbers::Numbers;
 use plan::{NumberPlan, Plan, SlabPlan};
+use refused::Refused;
 use slabs::{Region, Slabs};
 
 /// How much the kernel's tables hold, in rows.
@@ -65,6 +67,9 @@ pub struct Tables {
     affinities: Numbers,
     range_numbers: Numbers,
     inherited: Inherited,
+    refused: Refused,
+    /// Whether all Services are known.
+    settled: bool,
     batch: Batch,
     capacity: Capacity,
     /// How many rows of FRONTENDS the kernel holds without the changes that nobody took.
@@ -102,6 +107,8 @@ impl Tables {
             affinities,
             range_numbers,
             inherited,
+            refused: Refused::default(),
+            settled: false,
             batch: Batch::default(),
             capacity,
             frontend_rows,
@@ -112,7 +119,8 @@ impl Tables {
     /// Takes in what was compiled of a Service; none if it is gone, or not to be programmed.
     ///
     /// # Errors
-    /// The kernel's tables have no room for it. Then the Service, new or not, is as it was before.
+    /// The kernel's tables have no room for it. Then the Service, new or not, is as it was before, be it an agent before
+    /// this one that made it so.
     pub fn apply(
         &mut self,
         name: &ServiceName,
@@ -122,41 +130,37 @@ impl Tables {
         self.begin(now);
         let Some(compiled) = compiled else {
             self.remove(name);
+            self.forget_refusal(name);
             return Ok(());
         };
-        let plan = Plan::make(self, name, compiled, now)?;
+        let plan = match Plan::make(self, name, compiled, now) {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.refuse(name, compiled);
+                return Err(error);
+            }
+        };
         let held = self.carry_out(name, compiled, plan, now);
         let slot = match self.by_name.get(name) {
             Some(slot) => *slot,
             None => self.new_slot(&held.name),
         };
         self.replace(slot, Some(held));
+        self.forget_refusal(name);
         Ok(())
     }
 
     /// All Services are known: what the kernel holds of others goes with the next changes.
     pub fn settle(&mut self, now: Instant) {
         self.begin(now);
-        for key in self.inherited.frontends.keys().copied().collect::<Vec<_>>() {
-            self.touch(key);
-        }
-        let left = self.inherited.take_leftover();
-        left.regions.into_iter().for_each(|r| self.slabs.give_back(r));
-        left.affinities
-            .into_iter()
-            .for_each(|n| self.affinities.give_back(n));
-        left.range_numbers
-            .into_iter()
-            .for_each(|n| self.range_numbers.give_back(n));
-        self.batch.source_ranges_gone.extend(left.ranges);
-        self.backends.settle();
-        self.batch.settled = true;
+        self.settled = true;
+        self.sweep();
     }
 
     /// What to write to the kernel since the last call.
     pub fn take_changes(&mut self) -> Changes {
         let batch = std::mem::take(&mut self.batch);
-        let backends = self.backends.take_changes(batch.settled);
+        let backends = self.backends.take_changes();
         let mut changes = Changes {
             backends_up: backends.up,
             slab_rows: batch.slab_rows,

@@ -1,4 +1,4 @@
-//! Lists of all objects come at once, and take several times the memory that what is kept of them takes.
+//! Lists come in pages, each of which takes several times the memory that what is kept of it takes.
 
 /// Gives back to the system what has been freed. The allocator would keep it for another list, which comes after
 /// hours, if ever.

@@ -3,8 +3,10 @@ use serde_json::{Value, json};
 
 use crate::api::Call;
 use crate::error::{ApiError, Subject};
+use crate::page::Page;
 use crate::respond::{self, Body, Form};
 use crate::selector::Selector;
+use crate::store::Snapshot;
 use crate::table::table;
 
 /// Answers with one object.
@@ -24,24 +26,19 @@ pub fn get(call: &Call) -> Result<Response<Body>, ApiError> {
     Ok(respond::json(StatusCode::OK, &value))
 }
 
-/// Answers with all objects that the selectors pick. Always the latest, and all at once: the parameters
-/// `limit` and `resourceVersion` allow more than they demand.
+/// Answers with all objects that the selectors pick, or with a page of them: the latest, or those of the revision that is
+/// asked for. (The parameter `resourceVersion` alone allows more than it demands.)
 pub fn list(call: &Call) -> Result<Response<Body>, ApiError> {
     let form = respond::accepted_form(&call.headers)?;
     let resource = call.resource();
     let selector = selector(call)?;
-    let mut snapshot = call
-        .api
-        .store
-        .list(call.target.resource, call.target.namespace.as_deref());
-    let revision = snapshot.revision.to_string();
-    if call.query.text("resourceVersionMatch") == "Exact" && call.query.text("resourceVersion") != revision {
-        return Err(ApiError::Expired(
-            "only the latest resource version can be listed".to_owned(),
-        ));
-    }
+    let page = Page::of(&call.query)?;
+    let mut snapshot = snapshot(call, &page)?;
     snapshot.objects.retain(|object| selector.matches(object));
-    let metadata = json!({"resourceVersion": revision});
+    let selected = ["labelSelector", "fieldSelector"]
+        .iter()
+        .any(|s| !call.query.text(s).is_empty());
+    let metadata = page.cut(snapshot.revision, &mut snapshot.objects, selected);
     let value = match form {
         Form::Table => {
             let include = respond::include_object(call.query.text("includeObject"))?;
@@ -55,6 +52,27 @@ pub fn list(call: &Call) -> Result<Response<Body>, ApiError> {
         }),
     };
     Ok(respond::json(StatusCode::OK, &value))
+}
+
+/// The objects that a list is of.
+fn snapshot(call: &Call, page: &Page) -> Result<Snapshot, ApiError> {
+    let (resource, namespace) = (call.target.resource, call.target.namespace.as_deref());
+    let store = &call.api.store;
+    if let Some(revision) = page.revision() {
+        return store.list_at(revision, resource, namespace).map_err(|_| {
+            ApiError::Expired(
+                "The provided continue parameter is too old to display a consistent list result. You must start a new \
+                 list without the continue parameter."
+                    .to_owned(),
+            )
+        });
+    }
+    if call.query.text("resourceVersionMatch") == "Exact" {
+        let revision = call.query.number("resourceVersion")?.unwrap_or_default();
+        let snapshot = store.list_at(revision, resource, namespace);
+        return snapshot.map_err(|expired| ApiError::Expired(expired.to_string()));
+    }
+    Ok(store.list(resource, namespace))
 }
 
 /// The selectors of a list or watch.

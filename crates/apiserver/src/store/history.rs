@@ -72,7 +72,7 @@ impl History {
         &self,
         revision: u64,
         current: u64,
-    ) -> Result<impl Iterator<Item = &(Key, Change)>, Expired> {
+    ) -> Result<impl DoubleEndedIterator<Item = &(Key, Change)>, Expired> {
         if revision < self.since || revision > current {
             return Err(Expired {
                 asked: revision,

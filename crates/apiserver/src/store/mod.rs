@@ -92,6 +92,30 @@ impl Store {
         }
     }
 
+    /// The same objects as they were at a revision.
+    pub fn list_at(
+        &self,
+        revision: u64,
+        resource: usize,
+        namespace: Option<&str>,
+    ) -> Result<Snapshot, Expired> {
+        let state = self.state();
+        let mut objects: BTreeMap<&Key, &Arc<Value>> = range(&state.objects, resource, namespace).collect();
+        // What has happened since is undone, the last first.
+        for (key, change) in state.history.after(revision, state.revision)?.rev() {
+            if is_of(key, resource, namespace) {
+                match &change.previous {
+                    Some(previous) => objects.insert(key, previous),
+                    None => objects.remove(key),
+                };
+            }
+        }
+        Ok(Snapshot {
+            revision,
+            objects: objects.into_values().cloned().collect(),
+        })
+    }
+
     /// Runs `body` on the objects, alone. What it changes becomes visible all at once when it returns
     /// Ok, and never when it returns Err or when this is a `dry_run`.
     pub fn transact<T, E>(
@@ -131,10 +155,9 @@ impl Store {
     ) -> Result<(Vec<Change>, u64), Expired> {
         let state = self.state();
         let changes = state.history.after(revision, state.revision)?;
-        let wanted = |key: &Key| key.resource == resource && namespace.is_none_or(|n| n == key.namespace);
         Ok((
             changes
-                .filter(|(key, _)| wanted(key))
+                .filter(|(key, _)| is_of(key, resource, namespace))
                 .map(|(_, c)| c.clone())
                 .collect(),
             state.revision,
@@ -159,7 +182,11 @@ fn range<'a>(
     };
     objects
         .range(first..)
-        .take_while(move |(k, _)| k.resource == resource && namespace.is_none_or(|n| n == k.namespace))
+        .take_while(move |(key, _)| is_of(key, resource, namespace))
+}
+
+fn is_of(key: &Key, resource: usize, namespace: Option<&str>) -> bool {
+    key.resource == resource && namespace.is_none_or(|n| n == key.namespace)
 }
 
 #[cfg(test)]
@@ -218,6 +245,37 @@ mod tests {
         };
         assert_eq!(at(Some("a")), ["a/x", "a/y"]);
         assert_eq!(at(None), ["a/x", "a/y", "aa/x", "b/x"]);
+    }
+
+    #[test]
+    fn a_list_of_an_earlier_moment_undoes_what_came_after() {
+        let store = Store::new(4, Claims::default());
+        for name in ["changes", "goes"] {
+            put(&store, &key("a", name), json!({"name": name, "n": 0}));
+        }
+        let before = store.list(0, None);
+        for n in 1..3 {
+            put(&store, &key("a", "changes"), json!({"name": "changes", "n": n}));
+        }
+        put(&store, &key("a", "comes"), json!({"name": "comes"}));
+        store
+            .transact(false, |t| Ok::<_, ()>(t.remove(&key("a", "goes"), json!({}))))
+            .unwrap();
+        assert_eq!(store.list(0, None).objects.len(), 2);
+        let then = store.list_at(before.revision, 0, None).unwrap();
+        assert_eq!((then.revision, then.objects), (before.revision, before.objects));
+        assert!(
+            store
+                .list_at(before.revision, 1, None)
+                .unwrap()
+                .objects
+                .is_empty()
+        );
+        put(&store, &key("a", "comes"), json!({}));
+        assert!(
+            store.list_at(before.revision, 0, None).is_err(),
+            "it is forgotten"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use core::ffi::{c_long, c_void};
 
 use aya_ebpf::{helpers::bpf_for_each_map_elem, macros::cgroup_sock_addr, programs::SockAddrContext};
-use tombolo_abi::{Addr, FIRST_SOURCE_PORT, FlowKey, FlowState, Hook, Outcome};
+use tombolo_abi::{Addr, FlowKey, FlowState, Hook, Outcome, SOURCE_PORTS};
 
 use crate::{
     maps::FLOWS,
@@ -29,7 +29,7 @@ pub fn sock_bind6(context: SockAddrContext) -> i32 {
 fn bind<const V4: bool>(socket: Socket<V4>) -> Result<Outcome, Outcome> {
     let port = socket.port();
     // The kernel itself gives none of these ports to who asks for any.
-    if u16::from_be(port) < FIRST_SOURCE_PORT {
+    if u16::from_be(port) < *SOURCE_PORTS.start() {
         return Ok(Outcome::NotOurs);
     }
     let caller = Caller::of(socket).filter(|caller| caller.is_node());

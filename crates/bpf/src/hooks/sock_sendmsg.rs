@@ -42,6 +42,7 @@ fn sendmsg<const V4: bool>(socket: Socket<V4>) -> Result<Outcome, Outcome> {
                 return Ok(Outcome::NotOurs);
             };
             peers::keep(cookie, &address, port, id, backend);
+            caller.takes_answers(socket.source_port(), backend);
             backend
         }
     };

@@ -1,19 +1,23 @@
 //! Nobody notices when things change.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use socket2::Type;
+use socket2::{SockRef, TcpKeepalive, Type};
 
 use crate::objects::{NODES, addresses, cluster_ips, load_balancer_ips, node_port, pod, service, start};
 use crate::support::agents::{Agent, Build};
 use crate::support::asking::{Client, Protocol, ask_udp};
+use crate::support::connections::PodNetwork;
 use crate::support::load::Load;
 use crate::support::{Lab, eventually, succeed};
+
+/// How long what happens soon may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pods of a set are replaced one by one, and their clients do not notice.
 pub fn a_rolling_restart_fails_nobody(lab: &Lab) {
@@ -108,6 +112,103 @@ pub fn a_connected_udp_socket_moves_to_the_new_backend(lab: &Lab) {
             });
         }
         succeed(&mut lab.kubectl(&["delete", "pod", "moves-0"]));
+    });
+}
+
+/// A backend is there no longer, with no warning, while its clients send nothing and wait for what it sends. They are told
+/// whether it goes on sending, or only asks whether they are there.
+pub fn who_only_reads_hears_that_a_backend_has_gone(lab: &Lab) {
+    const PORT: u16 = 7999;
+    let server = PodNetwork::of(lab, "a1");
+    let bind = |address: &IpAddr| {
+        let listen = || TcpListener::bind(SocketAddr::new(*address, PORT));
+        server.namespace.run(listen).unwrap().unwrap()
+    };
+    let listeners: Vec<TcpListener> = server.addresses.iter().map(bind).collect();
+    let mut object = service("pushes", json!({}), json!({"type": "NodePort"}));
+    object["spec"]["selector"].take();
+    object["spec"]["ports"][0]["targetPort"] = PORT.into();
+    let slice = |address: &IpAddr| {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+            "metadata": {
+                "name": format!("pushes-{}", family.to_lowercase()),
+                "labels": {"kubernetes.io/service-name": "pushes"},
+            },
+            "ports": [{"name": "tcp", "port": PORT}],
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        })
+    };
+    lab.apply(&[object]);
+    lab.apply(&server.addresses.iter().map(slice).collect::<Vec<_>>());
+    let object = lab.object("service", "pushes");
+    let port = node_port(&object, Protocol::Tcp);
+    let at_nodes = (0..2)
+        .flat_map(addresses)
+        .map(|address| SocketAddr::new(address, port));
+    let mut ways = vec![(Client::outside(lab), at_nodes.collect())];
+    if !lab.socket_hooks {
+        let pods = ["b1", "b2"].map(|name| (Client::pod(lab, name), cluster_ips(&object)));
+        ways.extend(pods);
+    }
+    let mut connections = Vec::new();
+    for (client, targets) in &ways {
+        for to in targets {
+            for pushes in [true, false] {
+                let connected = eventually("a connection", 10, || {
+                    let socket = client.socket(Type::STREAM, *to).unwrap();
+                    socket.connect_timeout(&(*to).into(), PATIENCE).ok()?;
+                    Some(TcpStream::from(socket))
+                });
+                connected.set_read_timeout(Some(PATIENCE)).unwrap();
+                let listener = listeners
+                    .iter()
+                    .find(|l| l.local_addr().unwrap().is_ipv4() == to.is_ipv4());
+                let accepted = listener.unwrap().accept().unwrap().0;
+                if !pushes {
+                    let second = Duration::from_secs(1);
+                    let asks = TcpKeepalive::new().with_time(second).with_interval(second);
+                    SockRef::from(&accepted).set_tcp_keepalive(&asks).unwrap();
+                }
+                connections.push((*to, connected, accepted, pushes));
+            }
+        }
+    }
+    succeed(&mut lab.kubectl(&[
+        "delete",
+        "endpointslices",
+        "-l",
+        "kubernetes.io/service-name=pushes",
+    ]));
+    thread::scope(|scope| {
+        for (to, mut reader, mut writer, pushes) in connections {
+            scope.spawn(move || {
+                let start = Instant::now();
+                let error = loop {
+                    if pushes {
+                        // It is told, too, and then this fails.
+                        let _ = writer.write(b"news");
+                    }
+                    match reader.read(&mut [0; 64]) {
+                        Ok(read) => assert!(read > 0 && start.elapsed() < PATIENCE, "{to}: {read}"),
+                        Err(error) => break error,
+                    }
+                };
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset,
+                    "{to}: {error}\n{}",
+                    lab.datapath()
+                );
+                eventually("the backend is told", 10, || {
+                    writer
+                        .write(b"more")
+                        .is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
+                        .then_some(())
+                });
+            });
+        }
     });
 }
 

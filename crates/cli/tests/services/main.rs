@@ -5,6 +5,7 @@
 
 mod beside;
 mod changes;
+mod churn;
 mod nodes;
 mod objects;
 mod reach;
@@ -19,7 +20,7 @@ use support::Lab;
 type Scenario = (&'static str, fn(&Lab));
 
 /// What goes through Services, by sockets as by packets.
-const TRAFFIC: [Scenario; 7] = [
+const TRAFFIC: [Scenario; 8] = [
     ("backends see who asks", reach::backends_see_who_asks),
     ("policy Local", reach::policy_local),
     ("refused", reach::what_nobody_serves_is_refused),
@@ -29,6 +30,10 @@ const TRAFFIC: [Scenario; 7] = [
     (
         "UDP moves on",
         changes::a_connected_udp_socket_moves_to_the_new_backend,
+    ),
+    (
+        "who only reads",
+        changes::who_only_reads_hears_that_a_backend_has_gone,
     ),
 ];
 
@@ -82,4 +87,14 @@ fn play(scenarios: &[Scenario], more: &[&str]) {
 #[test]
 fn agents_that_are_killed_and_replaced_fail_nobody() {
     changes::agents_come_and_go(&Lab::up(2, &["--families", "dual"]));
+}
+
+#[test]
+fn services_that_change_fail_nobody_who_asks_others() {
+    churn::fails_nobody(&[]);
+}
+
+#[test]
+fn and_so_it_is_without_programs_at_sockets() {
+    churn::fails_nobody(&["--no-socket-hooks"]);
 }

@@ -68,14 +68,19 @@ pub fn cluster_ips(service: &Value) -> Vec<SocketAddr> {
 #[track_caller]
 pub fn load_balancer_ips(lab: &Lab, name: &str) -> Vec<SocketAddr> {
     eventually("load balancer addresses", 10, || {
-        let service = lab.object("service", name);
-        let points = service["status"]["loadBalancer"]["ingress"].as_array()?.clone();
-        let ips = points
-            .iter()
-            .map(|p| SocketAddr::new(p["ip"].as_str().unwrap().parse().unwrap(), 80));
-        let ips: Vec<SocketAddr> = ips.collect();
+        let ips = balanced(&lab.object("service", name));
         (ips.len() == 2).then_some(ips)
     })
+}
+
+/// The same, as far as they are there.
+pub fn balanced(service: &Value) -> Vec<SocketAddr> {
+    let points = service["status"]["loadBalancer"]["ingress"].as_array();
+    points
+        .into_iter()
+        .flatten()
+        .map(|p| SocketAddr::new(p["ip"].as_str().unwrap().parse().unwrap(), 80))
+        .collect()
 }
 
 pub fn node_port(service: &Value, protocol: Protocol) -> u16 {

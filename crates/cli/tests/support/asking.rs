@@ -29,6 +29,16 @@ pub enum Protocol {
     UdpUnconnected,
 }
 
+impl Protocol {
+    /// The type of its sockets.
+    pub fn socket(self) -> Type {
+        match self {
+            Self::Tcp => Type::STREAM,
+            Self::Udp | Self::UdpUnconnected => Type::DGRAM,
+        }
+    }
+}
+
 /// Somebody who asks.
 pub struct Client {
     namespace: Namespace,
@@ -80,10 +90,19 @@ impl Client {
 
     /// A socket of its own.
     pub fn socket(&self, kind: Type, to: SocketAddr) -> io::Result<Socket> {
+        let mut one = self.sockets(kind, to, 1)?;
+        one.pop().ok_or_else(|| io::Error::other("no socket was made"))
+    }
+
+    /// Some at once, which is cheaper, for those who need many.
+    pub fn sockets(&self, kind: Type, to: SocketAddr, count: usize) -> io::Result<Vec<Socket>> {
         let domain = Domain::for_address(to);
         match &self.control_group {
-            Some(group) => group.socket(&self.namespace, domain, kind),
-            None => self.namespace.run(|| Socket::new(domain, kind, None)).unwrap(),
+            Some(group) => group.sockets(&self.namespace, domain, kind, count),
+            None => {
+                let make = || (0..count).map(|_| Socket::new(domain, kind, None)).collect();
+                self.namespace.run(make).unwrap()
+            }
         }
     }
 
@@ -103,17 +122,7 @@ impl Client {
 
     /// The same, with as much patience.
     pub fn ask_within(&self, protocol: Protocol, to: SocketAddr, patience: Duration) -> io::Result<Seen> {
-        if protocol == Protocol::Tcp {
-            let socket = self.socket(Type::STREAM, to)?;
-            socket.connect_timeout(&to.into(), patience)?;
-            return ask_tcp(socket.into(), to, patience);
-        }
-        let socket = self.socket(Type::DGRAM, to)?;
-        if protocol == Protocol::Udp {
-            socket.connect(&to.into())?;
-            return ask_udp(&socket.into(), patience);
-        }
-        ask_udp_unconnected(&socket.into(), to, patience)
+        ask_by(self.socket(protocol.socket(), to)?, protocol, to, patience)
     }
 
     /// Asks until somebody answers, as objects take a moment to be programmed.
@@ -158,6 +167,21 @@ impl Client {
             "refused after {:?}",
             start.elapsed()
         );
+    }
+}
+
+/// Asks once, by a socket that has not been used.
+pub fn ask_by(socket: Socket, protocol: Protocol, to: SocketAddr, patience: Duration) -> io::Result<Seen> {
+    match protocol {
+        Protocol::Tcp => {
+            socket.connect_timeout(&to.into(), patience)?;
+            ask_tcp(socket.into(), to, patience)
+        }
+        Protocol::Udp => {
+            socket.connect(&to.into())?;
+            ask_udp(&socket.into(), patience)
+        }
+        Protocol::UdpUnconnected => ask_udp_unconnected(&socket.into(), to, patience),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,9 @@ use std::process::Command;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, UnixAddr, recvmsg, sendmsg};
 use socket2::{Domain, Socket, Type};
 use tombolo_netlink::Namespace;
+
+/// How many sockets are handed over at once: going to another control group takes tens of milliseconds, whoever goes.
+pub const AT_ONCE: usize = 128;
 
 /// The way into a control group.
 pub struct ControlGroup(File);
@@ -29,8 +32,16 @@ impl ControlGroup {
         Ok(Self(self.0.try_clone()?))
     }
 
-    /// Makes a socket in it, and in a network namespace: has a child go there, which hands it over, and comes to nothing.
-    pub fn socket(&self, namespace: &Namespace, domain: Domain, kind: Type) -> io::Result<Socket> {
+    /// Makes sockets in it, and in a network namespace: has a child go there, which hands them over, and comes to
+    /// nothing.
+    pub fn sockets(
+        &self,
+        namespace: &Namespace,
+        domain: Domain,
+        kind: Type,
+        count: usize,
+    ) -> io::Result<Vec<Socket>> {
+        assert!(count <= AT_ONCE, "{count} sockets do not fit into a message");
         let (ours, theirs) = UnixDatagram::pair()?;
         let (procs, namespace) = (
             self.0.try_clone()?,
@@ -39,8 +50,9 @@ impl ControlGroup {
         let hand_over = move || {
             nix::unistd::write(&procs, b"0")?;
             namespace.enter().map_err(io::Error::other)?;
-            let socket = Socket::new(domain, kind, None)?;
-            let fds = [socket.as_raw_fd()];
+            let made = (0..count).map(|_| Socket::new(domain, kind, None));
+            let made = made.collect::<io::Result<Vec<Socket>>>()?;
+            let fds: Vec<RawFd> = made.iter().map(AsRawFd::as_raw_fd).collect();
             let rights = [ControlMessage::ScmRights(&fds)];
             let flags = MsgFlags::empty();
             sendmsg::<UnixAddr>(
@@ -58,7 +70,7 @@ impl ControlGroup {
         let outcome = child.spawn().map(drop);
         let mut byte = [0];
         let mut parts = [IoSliceMut::new(&mut byte)];
-        let mut room = nix::cmsg_space!(i32);
+        let mut room = nix::cmsg_space!([RawFd; AT_ONCE]);
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
         let received: nix::Result<RecvMsg<'_, '_, UnixAddr>> =
             recvmsg(ours.as_raw_fd(), &mut parts, Some(&mut room), flags);
@@ -67,13 +79,21 @@ impl ControlGroup {
                 .err()
                 .unwrap_or_else(|| io::Error::other("no socket came")));
         };
+        let mut came = Vec::with_capacity(count);
         for message in received.cmsgs()? {
             if let ControlMessageOwned::ScmRights(fds) = message {
-                // SAFETY: it has just come, and is nobody else's.
-                return Ok(unsafe { OwnedFd::from_raw_fd(fds[0]) }.into());
+                // SAFETY: they have just come, and are nobody else's.
+                came.extend(
+                    fds.into_iter()
+                        .map(|fd| Socket::from(unsafe { OwnedFd::from_raw_fd(fd) })),
+                );
             }
         }
-        Err(io::Error::other("no socket came"))
+        if came.len() == count {
+            Ok(came)
+        } else {
+            Err(io::Error::other("not all sockets came"))
+        }
     }
 }
 

@@ -141,12 +141,48 @@ impl Inherited {
         self.ranges.remove(&number);
     }
 
-    /// Ends the inheritance.
-    pub fn take_leftover(&mut self) -> Leftover {
-        let inherited = std::mem::take(self);
-        let keys = |(number, rows): (&u32, &BTreeSet<(u32, Addr)>)| {
+    /// Whether what a row names is all there still.
+    pub fn is_whole(&self, row: &Frontend) -> bool {
+        let has = |slab: &Slab| slab.is_empty() || self.slabs.contains(slab);
+        let numbered = |number: u32, all: bool| number == 0 || all;
+        has(&row.internal)
+            && has(&row.external)
+            && numbered(row.affinity, self.affinities.contains(&row.affinity))
+            && numbered(row.source_ranges, self.ranges.contains_key(&row.source_ranges))
+    }
+
+    /// The backends that its slabs name, by id.
+    pub fn backends(&self) -> HashSet<u32> {
+        let rows = self.slabs.iter().flat_map(|slab| {
+            let region = Region::of(*slab);
+            region.base..region.end()
+        });
+        let rows = rows.filter_map(|at| self.slab_rows.get(&at));
+        rows.flat_map(|row| row.backends).collect()
+    }
+
+    /// Ends the inheritance, but for these frontends and all that they name.
+    pub fn take_leftover(&mut self, kept: &HashSet<FrontendKey>) -> Leftover {
+        self.frontends.retain(|key, _| kept.contains(key));
+        let (mut slabs, mut affinities, mut numbers) = (HashSet::new(), HashSet::new(), HashSet::new());
+        for row in self.frontends.values() {
+            slabs.extend([row.internal, row.external]);
+            affinities.insert(row.affinity);
+            numbers.insert(row.source_ranges);
+        }
+        let regions = self
+            .slabs
+            .extract_if(|slab| !slabs.contains(slab))
+            .map(Region::of);
+        let regions = regions.chain(self.odd.drain(..)).collect();
+        let affinities = self.affinities.extract_if(|n| !affinities.contains(n)).collect();
+        let ranges: Vec<_> = self.ranges.extract_if(|n, _| !numbers.contains(n)).collect();
+        if self.slabs.is_empty() {
+            self.slab_rows = HashMap::new();
+        }
+        let keys = |(number, rows): &(u32, BTreeSet<(u32, Addr)>)| {
             let ranges = number.to_be();
-            let key = move |&(prefix_len, address)| SourceRangeKey {
+            let key = move |&(prefix_len, address): &(u32, Addr)| SourceRangeKey {
                 prefix_len,
                 ranges,
                 address,
@@ -154,15 +190,10 @@ impl Inherited {
             rows.iter().map(key).collect::<Vec<_>>()
         };
         Leftover {
-            regions: inherited
-                .slabs
-                .into_iter()
-                .map(Region::of)
-                .chain(inherited.odd)
-                .collect(),
-            ranges: inherited.ranges.iter().flat_map(keys).collect(),
-            range_numbers: inherited.ranges.into_keys().collect(),
-            affinities: inherited.affinities.into_iter().collect(),
+            regions,
+            ranges: ranges.iter().flat_map(keys).collect(),
+            range_numbers: ranges.iter().map(|(number, _)| *number).collect(),
+            affinities,
         }
     }
 }

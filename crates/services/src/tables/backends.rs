@@ -1,7 +1,7 @@
 //! The backends that all Services share: one id for each address, port and protocol.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use tombolo_abi::{Addr, Backend, BackendState};
@@ -68,6 +68,8 @@ pub(super) struct Backends {
     touched: BTreeMap<u32, (Key, BackendState)>,
     /// Inherited under a second id, or in no state that there is: nobody will name these.
     surplus: Vec<(u32, Key)>,
+    /// Those of them that go with the next changes.
+    going: Vec<(u32, Key)>,
 }
 
 /// Changed rows of backends.
@@ -121,6 +123,7 @@ impl Backends {
             capacity,
             touched: BTreeMap::new(),
             surplus,
+            going: Vec::new(),
         }
     }
 
@@ -176,19 +179,21 @@ impl Backends {
         });
     }
 
-    /// All Services are known: what none of them named goes.
-    pub fn settle(&mut self) {
+    /// All Services are known: what none of them named goes, but these.
+    pub fn settle(&mut self, kept: &HashSet<u32>) {
         let inherited = self
             .held
             .iter()
-            .filter(|(_, h)| h.inherited != BackendState::Gone);
+            .filter(|(_, h)| h.inherited != BackendState::Gone && !kept.contains(&h.id));
         for key in inherited.map(|(k, _)| *k).collect::<Vec<_>>() {
             self.change(key, |h| h.inherited = BackendState::Gone);
         }
+        let going = self.surplus.extract_if(.., |(id, _)| !kept.contains(id));
+        self.going.extend(going);
     }
 
     /// The rows that changed since the last call.
-    pub fn take_changes(&mut self, settled: bool) -> Written {
+    pub fn take_changes(&mut self) -> Written {
         let mut written = Written::default();
         for (id, (key, before)) in std::mem::take(&mut self.touched) {
             let after = self.held.get(&key).map_or(BackendState::Gone, Held::state);
@@ -202,11 +207,9 @@ impl Backends {
                 _ => written.down.push((id, key.row(after))),
             }
         }
-        if settled {
-            for (id, key) in self.surplus.drain(..) {
-                self.ids.give_back(id);
-                written.down.push((id, key.row(BackendState::Gone)));
-            }
+        for (id, key) in self.going.drain(..) {
+            self.ids.give_back(id);
+            written.down.push((id, key.row(BackendState::Gone)));
         }
         written
     }

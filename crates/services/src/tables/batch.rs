@@ -20,6 +20,4 @@ pub(super) struct Batch {
     pub source_ranges_gone: Vec<SourceRangeKey>,
     /// Who may have lost which frontend.
     pub lost: BTreeSet<(Slot, FrontendKey)>,
-    /// Whether all Services are known since.
-    pub settled: bool,
 }

@@ -15,7 +15,7 @@ use draft::{Draft, PortDraft, draft, v4};
 use proptest::prelude::*;
 use support::{Kernel, ROOMY, cases};
 use tombolo_abi::{Backend, Frontend, FrontendKey, Slab, SlabRow};
-use tombolo_services::{Capacity, Compiled, Error, KernelRows, Resource, ServiceName, Tables};
+use tombolo_services::{Capacity, Changes, Compiled, Error, KernelRows, Resource, ServiceName, Tables};
 use views::wanted;
 use world::{ID_REST, Step, World};
 
@@ -292,4 +292,66 @@ fn one_endpoint_more_writes_one_backend_one_slab_and_the_ports_frontends() {
     assert_eq!(changes.writes(), 3, "{changes:?}");
     tables.apply(&name, Some(&compiled), now).unwrap();
     assert!(tables.take_changes().is_empty(), "nothing changed");
+}
+
+/// A table that is full when an agent begins: whom there is no room for now keeps what the agent before has written.
+#[test]
+fn what_is_refused_at_a_restart_keeps_what_it_had() {
+    let now = Instant::now();
+    let capacity = Capacity { backends: 4, ..ROOMY };
+    let (first, first_compiled) = one_backend(0, 0);
+    let (second, second_compiled) = {
+        let (name, mut compiled) = one_backend(1, 1);
+        compiled.ports[0].affinity_timeout = 60;
+        compiled.ports[0].frontends[0].limited = true;
+        compiled.source_ranges = vec!["192.168.0.0/24".parse().unwrap()];
+        compiled.addresses = vec![v4(0, 1)];
+        (name, compiled)
+    };
+    let mut kernel = Kernel::default();
+    let mut tables = Tables::adopt(capacity, KernelRows::default(), now);
+    tables.apply(&first, Some(&first_compiled), now).unwrap();
+    tables.apply(&second, Some(&second_compiled), now).unwrap();
+    kernel.write_all(&tables.take_changes());
+    let before = kernel.clone();
+
+    // Meanwhile it has come to need more than there is, and the other one is as it was.
+    let mut grown = second_compiled.clone();
+    for backend in 2..4 {
+        let mut more = grown.ports[0].backends[0];
+        more.address = v4(1, backend);
+        grown.ports[0].backends.push(more);
+        grown.ports[0].sets[0].members.push(u32::from(backend) - 1);
+    }
+    let mut tables = Tables::adopt(capacity, kernel.rows(), now);
+    let restart = |tables: &mut Tables| {
+        tables.apply(&first, Some(&first_compiled), now).unwrap();
+        tables.apply(&second, Some(&grown), now).unwrap_err();
+        tables.settle(now);
+        assert_eq!(tables.take_changes(), Changes::default());
+    };
+    restart(&mut tables);
+
+    // There is room when the other one goes; nothing of what it had stays behind then.
+    tables.apply(&first, None, now).unwrap();
+    tables.apply(&second, Some(&grown), now).unwrap_err();
+    kernel.write_all(&tables.take_changes());
+    tables.apply(&second, Some(&grown), now).unwrap_err();
+    tables.apply(&second, Some(&grown), now + ID_REST).unwrap();
+    kernel.write_all(&tables.take_changes());
+    let mut fresh = Tables::adopt(capacity, kernel.rows(), now + ID_REST);
+    fresh.apply(&second, Some(&grown), now + ID_REST).unwrap();
+    fresh.settle(now + ID_REST);
+    assert!(fresh.take_changes().is_empty(), "all is as the Service says");
+
+    // It goes itself, and so does what it had.
+    let mut kernel = before;
+    let mut tables = Tables::adopt(capacity, kernel.rows(), now);
+    restart(&mut tables);
+    tables.apply(&second, None, now).unwrap();
+    kernel.write_all(&tables.take_changes());
+    let mut fresh = Tables::adopt(capacity, kernel.rows(), now);
+    fresh.apply(&first, Some(&first_compiled), now).unwrap();
+    fresh.settle(now);
+    assert!(fresh.take_changes().is_empty(), "nothing is left of it");
 }
