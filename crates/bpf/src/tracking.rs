@@ -84,7 +84,7 @@ impl Tracking {
     /// Finds the flow of a packet, and notes that it lives.
     ///
     /// # Errors
-    /// `Malformed`: no room for ports; `BackendGone`: the connection's backend is no more, and neither is the flow.
+    /// `Malformed`: no room for ports; `BackendGone`: the connection's backend is no more, and the sender is to know.
     #[inline(always)]
     pub fn find(&mut self, skb: Skb, packet: &Packet) -> Result<Found, Outcome> {
         self.shared();
