@@ -33,6 +33,7 @@ fn request(number: u8, families: &[Family], addresses: &[IpAddr]) -> Request {
         mtu: 1450,
         families: families.to_vec(),
         addresses: addresses.to_vec(),
+        host_ports: Vec::new(),
     }
 }
 

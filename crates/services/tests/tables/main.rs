@@ -15,7 +15,7 @@ use draft::{Draft, PortDraft, draft, v4};
 use proptest::prelude::*;
 use support::{Kernel, ROOMY, cases};
 use tombolo_abi::{Backend, Frontend, FrontendKey, Slab, SlabRow};
-use tombolo_services::{Capacity, Compiled, Error, KernelRows, Resource, ServiceName, Tables};
+use tombolo_services::{Capacity, Compiled, Error, KernelRows, Owner, Resource, Tables};
 use views::wanted;
 use world::{ID_REST, Step, World};
 
@@ -128,7 +128,7 @@ proptest! {
     }
 }
 
-fn one_backend(service: u8, backend: u8) -> (ServiceName, Compiled) {
+fn one_backend(service: u8, backend: u8) -> (Owner, Compiled) {
     let port = PortDraft {
         places: [(service, 80)].into(),
         backends: [(backend, true)].into(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tombolo_abi::{Addr, Backend, BackendState, FrontendKey};
-use tombolo_services::{Capacity, Compiled, Error, KernelRows, ServiceName, Tables};
+use tombolo_services::{Capacity, Compiled, Error, KernelRows, Owner, ServiceName, Tables};
 
 use crate::draft::Draft;
 use crate::support::{Kernel, Write, slab_rows, writes};
@@ -58,8 +58,8 @@ impl World {
         }
     }
 
-    pub fn name(service: u8) -> ServiceName {
-        ServiceName::new("default", format!("s{service}"))
+    pub fn name(service: u8) -> Owner {
+        ServiceName::new("default", format!("s{service}")).into()
     }
 
     pub fn run(&mut self, step: Step) -> Result<(), Error> {
