@@ -251,10 +251,7 @@ impl Config {
     /// Code 7 when the rate is none.
     pub fn egress_limit(&self) -> Result<bool> {
         let bandwidth = self.raw.runtime_config.as_ref().and_then(|c| c.get("bandwidth"));
-        let Some(rate) = bandwidth
-            .and_then(|b| b.get("egressRate"))
-            .filter(|r| !r.is_null())
-        else {
+        let Some(rate) = bandwidth.and_then(|b| port_mappings::field(b, "egressRate")) else {
             return Ok(false);
         };
         let bits = rate.as_u64().ok_or_else(|| {

@@ -58,6 +58,8 @@ fn a_limit_on_what_the_pod_sends_is_a_rate() {
         (r#"{"bandwidth":{"ingressRate":1000}}"#, false),
         (r#"{"bandwidth":{"ingressRate":1000,"egressRate":0}}"#, false),
         (r#"{"bandwidth":{"egressRate":1000,"egressBurst":1000}}"#, true),
+        // As containerd writes it.
+        (r#"{"bandwidth":{"IngressRate":0,"EgressRate":1000}}"#, true),
     ] {
         assert_eq!(of(runtime_config).unwrap(), expected, "{runtime_config}");
     }

@@ -1,4 +1,6 @@
 //! `runtimeConfig.portMappings`: the host ports that the runtime wants for the pod (CNI CONVENTIONS, "portMappings").
+//!
+//! Keys are read in any case: containerd writes `HostPort`, CRI-O `hostPort`, and plugins written in Go take both.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -8,7 +10,6 @@ use serde_json::Value;
 use crate::agent::{HostPort, Protocol};
 
 /// Reads the list. What has no host port is left out, as the reference plugin does; what is there twice, is there once.
-/// Keys are read in any case: containerd writes `HostPort`, CRI-O `hostPort`, and the plugins written in Go take both.
 ///
 /// # Errors
 /// What is wrong, for a person.
@@ -82,8 +83,8 @@ fn port(mapping: &Value, key: &str) -> Result<Option<NonZeroU16>, String> {
     Ok(NonZeroU16::new(number))
 }
 
-/// A member of an object, by its name in any case.
-fn field<'v>(object: &'v Value, key: &str) -> Option<&'v Value> {
+/// A member of an object that is not null, by its name in any case.
+pub fn field<'v>(object: &'v Value, key: &str) -> Option<&'v Value> {
     let mut members = object.as_object()?.iter();
     let (_, value) = members.find(|(name, _)| name.eq_ignore_ascii_case(key))?;
     (!value.is_null()).then_some(value)

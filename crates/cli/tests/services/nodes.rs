@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde_json::{Value, json};
 use socket2::Type;
 
@@ -105,6 +106,12 @@ pub fn hear_that_their_udp_backend_has_gone(lab: &Lab) {
             match ask_udp(socket, Duration::from_millis(20)) {
                 Ok(seen) => assert!(old.contains(&seen.server.ip().to_string()), "{seen:?}"),
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => return Some(()),
+                // It was told between an answer and the next question.
+                Err(error) if error.raw_os_error() == Some(Errno::EDESTADDRREQ as i32) => {
+                    let told = socket.take_error().unwrap().map(|error| error.kind());
+                    assert_eq!(told, Some(ErrorKind::ConnectionAborted));
+                    return Some(());
+                }
                 Err(error) => {
                     let silent = [
                         ErrorKind::WouldBlock,
