@@ -102,7 +102,8 @@ pub fn connected() -> Result<Vec<Connected>> {
     Ok(found)
 }
 
-/// Ends a socket: its process is told `ECONNABORTED`, and it is connected no more. `false`: it has gone by itself.
+/// Ends a socket: it is connected no more. Its process is told `ECONNABORTED` where it receives, and `EDESTADDRREQ`
+/// where it sends. `false`: it has gone by itself.
 pub fn end(socket: &Connected) -> Result<bool> {
     let request = Request {
         family: socket.family,
