@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use tombolo_abi::{Addr, Backend, BackendState, SLAB_ROW};
+use tombolo_abi::{Addr, Backend, BackendState, FrontendKey, Slab};
 use tombolo_cni::HOST_LINK_PREFIX;
 use tombolo_ipam::Attachment;
 use tombolo_netlink::Netlink;
@@ -200,13 +200,12 @@ impl Services {
     }
 
     /// The backend of a frontend that has one.
-    fn leads_to(&self, key: &tombolo_abi::FrontendKey) -> Result<Option<Backend>, Error> {
+    fn leads_to(&self, key: &FrontendKey) -> Result<Option<Backend>, Error> {
         let tables = &self.kernel.datapath;
         let Some(row) = tables.frontends().get(key)? else {
             return Ok(None);
         };
-        let one = |slab: tombolo_abi::Slab| -> Result<Backend, Error> {
-            const { assert!(SLAB_ROW > 0) };
+        let one = |slab: Slab| -> Result<Backend, Error> {
             let ids = tables.slabs().get(slab.base())?.unwrap_or_default().backends;
             let id = if slab.len() == 1 { ids[0] } else { 0 };
             Ok(tables.backends().get(id)?.unwrap_or_default())

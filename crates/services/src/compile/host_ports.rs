@@ -10,6 +10,9 @@ use super::ports::key;
 use crate::compiled::{Compiled, Family, Frontend, Port, Scope, Set, Spread};
 use crate::{Attachment, Place};
 
+/// IP protocol number.
+const SCTP: u8 = 132;
+
 /// A port of the node that leads to a pod on it (`hostPort` of a container's port).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
@@ -57,6 +60,13 @@ pub fn compile_host_ports(
                     Place(key)
                 ));
                 continue;
+            }
+            if port.protocol == SCTP && port.port != port.container_port {
+                compiled.problems.push(format!(
+                    "{pod}: what comes to {} is dropped, since SCTP's checksum covers the port, which would be {} to the pod; give both the same number",
+                    Place(key).of_host_port(),
+                    port.container_port
+                ));
             }
             let backend = Backend {
                 address: address.into(),

@@ -365,6 +365,24 @@ fn host_ports_are_at_the_addresses_of_each_family() {
     assert_eq!(places(Some("127.0.0.2")), ["127.0.0.2:53/UDP to 10.1.0.7"]);
     assert_eq!(places(Some("::1")), ["[::1]:53/UDP to fd00::7"]);
     assert_eq!(places(Some("192.0.2.1")), [""; 0]);
+
+    let mut sctp = HostPort {
+        protocol: 132,
+        port: 80.try_into().unwrap(),
+        address: None,
+        container_port: 81.try_into().unwrap(),
+    };
+    let problems = |port: &HostPort| {
+        let port = std::slice::from_ref(port);
+        compile_host_ports(&pod, &["10.1.0.7".parse().unwrap()], port, &BTreeSet::new()).problems
+    };
+    assert!(
+        problems(&sctp)[0].contains("which would be 81 to the pod"),
+        "{:?}",
+        problems(&sctp)
+    );
+    sctp.container_port = sctp.port;
+    assert_eq!(problems(&sctp), [""; 0]);
 }
 
 #[test]
