@@ -3,12 +3,17 @@
 //! Each flow has a timer, in the row of its original direction. It looks at when either direction was seen last, and
 //! goes off again when that one's time is up, or ends both. So a packet writes nothing but `last_seen`, and nothing
 //! ever walks the table.
+//!
+//! Timers go off together, at the next of moments that are a few hundredths of a second apart: the kernel's clock
+//! interrupts a CPU once for all that are due, and to program it costs more than all else in a flow's life.
 
 use core::ffi::{c_long, c_void};
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, bpf_timer},
-    helpers::{bpf_for_each_map_elem, bpf_timer_init, bpf_timer_set_callback, bpf_timer_start},
+    helpers::{
+        bpf_for_each_map_elem, bpf_ktime_get_ns, bpf_timer_init, bpf_timer_set_callback, bpf_timer_start,
+    },
     macros::classifier,
     programs::TcContext,
 };
@@ -23,6 +28,8 @@ use crate::{
 const CLOCK_MONOTONIC: u64 = 1;
 /// When a table's flow could not be ended for the moment.
 const AGAIN: u64 = 100_000_000;
+/// From one moment at which timers go off to the next: 33.6 ms, a power of two.
+const MOMENTS: u64 = 1 << 25;
 
 /// Starts the timer of a flow that has just begun, by its original direction's key.
 #[inline(always)]
@@ -46,8 +53,20 @@ fn arm_row(state: *mut FlowState, protocol: u8) {
         // One that is there already goes on.
         if bpf_timer_init(timer, table(), CLOCK_MONOTONIC) == 0 {
             bpf_timer_set_callback(timer, goes_off as *mut c_void);
-            bpf_timer_start(timer, first, 0);
+            start(timer, first);
         }
+    }
+}
+
+/// Has a timer go off at the first moment when so many nanoseconds are over. By the precise clock, since the coarse one
+/// is behind by up to a tick, which would set apart those that are to go off together.
+#[inline(always)]
+fn start(timer: *mut bpf_timer, nanoseconds: u64) {
+    // SAFETY: helper calls, with a row's timer; the second fails where it was never initialized.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        let moment = (now + nanoseconds) | (MOMENTS - 1);
+        bpf_timer_start(timer, moment - now, 0);
     }
 }
 
@@ -55,8 +74,9 @@ fn arm_row(state: *mut FlowState, protocol: u8) {
 #[inline(always)]
 pub fn hasten(original: &FlowKey) {
     if let Some(state) = FLOWS.get_ptr_mut(original) {
-        // SAFETY: a helper call; it fails where the timer was never started.
-        unsafe { bpf_timer_start((&raw mut (*state).timer).cast(), TIMEOUTS.load().closing, 0) };
+        // SAFETY: a place within the row.
+        let timer = unsafe { &raw mut (*state).timer };
+        start(timer.cast(), TIMEOUTS.load().closing);
     }
 }
 
@@ -74,16 +94,13 @@ extern "C" fn goes_off(_map: *mut c_void, key: *const FlowKey, state: *mut FlowS
         Some(other) => left(key.protocol, row, &other.direction),
         None => 0,
     };
-    // SAFETY: helper calls.
-    unsafe {
-        if left > 0 {
-            bpf_timer_start((&raw mut (*state).timer).cast(), left, 0);
-        } else {
-            // Should the table be busy on this CPU, this one is left to try again.
-            bpf_timer_start((&raw mut (*state).timer).cast(), AGAIN, 0);
-            end(&key, &answers);
-        }
-    }
+    let again = match left {
+        0 if end(&key, &answers) => return 0,
+        0 => AGAIN,
+        left => left,
+    };
+    // SAFETY: a place within the row, which is still there.
+    start(unsafe { &raw mut (*state).timer }.cast(), again);
     0
 }
 

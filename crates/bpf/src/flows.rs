@@ -15,6 +15,8 @@ use crate::{
 
 /// The kernel's error where there is an entry already.
 const EEXIST: i32 = -17;
+/// Where there is none.
+const ENOENT: i32 = -2;
 
 /// What is to be done with a packet of a flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,14 +109,18 @@ pub fn row(key: &FlowKey) -> Option<*mut Direction> {
 }
 
 /// Forgets a flow, by the keys of both directions: the answering one first, since the original one has the timer.
+/// Returns `false` where the latter is still there, as the table may be busy on this CPU: then its timer tries again.
 #[inline(always)]
-pub fn end(original: &FlowKey, answering: &FlowKey) {
-    let _ = FLOWS.remove(answering);
-    let _ = FLOWS.remove(original);
+pub fn end(original: &FlowKey, answering: &FlowKey) -> bool {
     if READ_THROUGH.load() != 0 {
         let _ = NEIGHBOUR_FLOWS.remove(answering);
         let _ = NEIGHBOUR_FLOWS.remove(original);
     }
+    is_gone(FLOWS.remove(answering)) && is_gone(FLOWS.remove(original))
+}
+
+const fn is_gone(removed: Result<(), i32>) -> bool {
+    matches!(removed, Ok(()) | Err(ENOENT))
 }
 
 /// Forgets the connection whose answers have this key, if it is over: its rows stay a while, but its ports may be used

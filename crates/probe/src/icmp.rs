@@ -116,11 +116,12 @@ impl Pinger {
             self.waiting().insert(sequence, sender);
             let sent = self.send(sequence, &data, check.address).await;
             let reply = match sent {
-                Ok(()) => timeout_at(until, reply).await,
-                Err(error) => {
+                Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => {
                     self.waiting().remove(&sequence);
                     return Err(error.into());
                 }
+                // Without room on this host, as where many large ones are on their way, it is lost like one further on.
+                _ => timeout_at(until, reply).await,
             };
             self.waiting().remove(&sequence);
             let Ok(Ok(reply)) = reply else { continue };
