@@ -185,5 +185,6 @@ fn wish(number: u32) -> Request {
         mtu: 1450,
         families: Family::ALL.to_vec(),
         addresses: Vec::new(),
+        host_ports: Vec::new(),
     }
 }

@@ -44,6 +44,18 @@ impl Addr {
         self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
     }
 
+    /// Whether this is an address of whoever asks (`127.0.0.0/8`, `::1`), which no packet on a link may have.
+    #[inline(always)]
+    pub const fn is_loopback(&self) -> bool {
+        const FIRST_BYTE: u32 = 0xff00_0000_u32.to_be();
+        const V4: u32 = 0x7f00_0000_u32.to_be();
+        const V6: u32 = 1_u32.to_be();
+        let Self(words) = self;
+        words[0] | words[1] == 0
+            && (words[2] == Self::MAPPED_WORD && words[3] & FIRST_BYTE == V4
+                || words[2] == 0 && words[3] == V6)
+    }
+
     /// The first `prefix_len` bits (0 to 128; more count as 128), the rest zero.
     #[inline(always)]
     pub const fn masked(&self, prefix_len: u32) -> Self {
@@ -94,6 +106,25 @@ mod tests {
             let ip: IpAddr = s.parse().unwrap();
             assert_eq!(IpAddr::from(Addr::from(ip)), ip, "{s}");
             assert_eq!(Addr::from(ip).is_v4(), ip.is_ipv4(), "{s}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_what_the_standard_library_says() {
+        for s in [
+            "127.0.0.1",
+            "127.255.0.9",
+            "::1",
+            "126.0.0.1",
+            "10.127.0.1",
+            "::",
+            "::2",
+            "1::1",
+            "0.0.0.1",
+            "::127.0.0.1",
+        ] {
+            let ip: IpAddr = s.parse().unwrap();
+            assert_eq!(Addr::from(ip).is_loopback(), ip.is_loopback(), "{s}");
         }
     }
 

@@ -3,7 +3,8 @@ use crate::Addr;
 /// Where a Service is reached.
 ///
 /// A node port has the unspecified address of its family (`0.0.0.0` mapped, or `::`), and stands for that port on
-/// every address of the node that takes node ports. Port and protocol 0 stand for an address as a whole: what is for
+/// every address of the node that takes node ports; with [`Frontend::HOST_PORT`], on every address of the node. At a
+/// loopback address only the node's own sockets find a frontend. Port and protocol 0 stand for an address as a whole: what is for
 /// another of its ports is refused, since the address is nobody else's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +47,8 @@ impl Frontend {
     /// The external slab is a Maglev table: a flow's backend is that at the flow's hash modulo the slab's length.
     /// Otherwise a slab names each backend once, and one is picked at random.
     pub const MAGLEV_EXTERNAL: u32 = 4;
+    /// This is the `hostPort` of a pod on this node, and no Service's.
+    pub const HOST_PORT: u32 = 8;
 }
 
 /// Where the backends of a frontend stand in [`SLABS`](crate::map::SLABS). One 64-bit word, which a program reads

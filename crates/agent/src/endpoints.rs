@@ -36,6 +36,7 @@ pub use on_node::pod_links;
 
 use crate::journal::Journal;
 use crate::network_namespaces::NetworkNamespaces;
+use crate::services::Services;
 use crate::socket::Lock;
 use crate::turns::Turns;
 use crate::wiring::PodLink;
@@ -54,6 +55,8 @@ pub struct Endpoints {
     pub store: Arc<AddressStore>,
     pub datapath: Arc<Datapath>,
     pub namespaces: Arc<NetworkNamespaces>,
+    /// For the pods' host ports.
+    pub services: Arc<Services>,
     pub journal: Journal,
     /// Where plugins leave records of DELs that found no agent.
     pub state_dir: PathBuf,

@@ -71,6 +71,9 @@ pub enum Error {
     /// The kernel does not tell network namespaces apart.
     #[error("the kernel does not tell the cookie of a network namespace: {0}; run Linux 6.1 or newer")]
     NamespaceCookie(#[source] io::Error),
+    /// A pod's host ports do not fit the kernel's tables.
+    #[error("{0}")]
+    HostPorts(#[source] tombolo_services::Error),
     /// There is no clock.
     #[error("the kernel does not tell the time: {0}")]
     Clock(#[source] io::Error),

@@ -32,12 +32,16 @@ pub enum Step {
     AddNodeRouted,
     /// Packets can leave by the host's side.
     AddRunning,
+    /// The node's ports lead to the pod that are to.
+    AddHostPortsWritten,
     /// The addresses are on the disk.
     AddStored,
     /// The journal no longer has it; the answer is not sent yet.
     AddConcluded,
     /// DEL has its turn, and nothing is done yet.
     DelTurn,
+    /// The node's ports lead to the pod no longer.
+    DelHostPortsRemoved,
     /// The rows of ENDPOINTS are gone.
     DelRowsRemoved,
     /// The link is gone.
@@ -53,7 +57,7 @@ pub enum Step {
 impl Step {
     /// All steps, in their order.
     #[cfg(feature = "fault-points")]
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::AddTurn,
         Self::AddNoted,
         Self::AddAddressesTaken,
@@ -66,9 +70,11 @@ impl Step {
         Self::AddPodConfigured,
         Self::AddNodeRouted,
         Self::AddRunning,
+        Self::AddHostPortsWritten,
         Self::AddStored,
         Self::AddConcluded,
         Self::DelTurn,
+        Self::DelHostPortsRemoved,
         Self::DelRowsRemoved,
         Self::DelLinkDeleted,
         Self::DelDetached,

@@ -1,5 +1,5 @@
 //! Tells the control loop when something of the node's own network has changed, and sees to it that endpoints
-//! take the path that their links ask for.
+//! take the path that their links ask for, and that host ports are where the node's addresses are.
 
 use std::sync::Arc;
 use std::thread;
@@ -37,11 +37,15 @@ pub fn start(
     let listen = move || {
         // What changed before there was a monitor.
         slow_path::refresh(&endpoints, Concern::AllLinks);
+        endpoints.services.refresh_host_ports();
         loop {
             match monitor.next(FOREVER) {
                 Ok(Some(event)) => {
                     if concerns_layout(&event) {
                         trigger.pull();
+                    }
+                    if is_of_addresses(&event) {
+                        endpoints.services.refresh_host_ports();
                     }
                     if let Some(concern) = slow_path::concern(&event) {
                         slow_path::refresh(&endpoints, concern);
@@ -53,6 +57,7 @@ pub fn start(
                     tracing::warn!(%error, "lost sight of the node's network; looking anew");
                     trigger.pull();
                     slow_path::refresh(&endpoints, Concern::AllLinks);
+                    endpoints.services.refresh_host_ports();
                     thread::sleep(PAUSE);
                 }
             }
@@ -101,6 +106,14 @@ pub async fn reconnect(objects: Arc<Objects>, mut addresses: watch::Receiver<Add
             objects.reconnect().await;
         }
     }
+}
+
+/// Whether the node may have others after it.
+fn is_of_addresses(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Address(_) | Event::AddressRemoved(_) | Event::Overrun
+    )
 }
 
 /// Whether the layout may depend on it. Pods come and go without.

@@ -13,12 +13,14 @@ use tombolo_netlink::Netlink;
 use crate::endpoints::Endpoints;
 use crate::error::Error;
 use crate::network_namespaces::NetworkNamespaces;
+use crate::services::Services;
 use crate::{kernel_routes, masquerade, overlay, reserved_ports, sysctls};
 
 /// Makes the kernel what the layout asks for.
 pub struct Reconciler {
     datapath: Arc<Datapath>,
     namespaces: Arc<NetworkNamespaces>,
+    services: Arc<Services>,
     /// Whose processes reach Services by their sockets.
     cgroup: Option<PathBuf>,
     /// Where it is kept what the kernel's settings were before.
@@ -36,6 +38,7 @@ impl Reconciler {
         Self {
             datapath: endpoints.datapath.clone(),
             namespaces: endpoints.namespaces.clone(),
+            services: endpoints.services.clone(),
             cgroup,
             state_dir: endpoints.state_dir.clone(),
             masquerade: None,
@@ -87,9 +90,7 @@ impl Reconciler {
     fn tables(&self, desired: &Desired) -> Result<(), Error> {
         let macs = self.datapath.uplink_macs().reconcile(&desired.uplink_macs)?;
         let routes = self.datapath.routes().reconcile(&desired.routes)?;
-        if self.datapath.config()? != desired.config {
-            self.datapath.set_config(&desired.config)?;
-        }
+        self.services.set_config(&desired.config)?;
         self.namespaces
             .set_node(desired.config.node_v4, desired.config.node_v6)?;
         tracing::debug!(?macs, ?routes, "the tables are as they should be");

@@ -54,6 +54,7 @@ pub fn restore(endpoints: &Endpoints, state_dir: &Path, settings: &PodSettings) 
         rows.extend(attachment.addresses.iter().map(|&a| (Addr::from(a), row)));
     }
     endpoints.datapath.endpoints().reconcile(&rows)?;
+    endpoints.services.adopt_host_ports(live.values())?;
     endpoints.namespaces.adopt(live.values())?;
     let neighbours: BTreeSet<(u32, IpAddr, Mac)> = host
         .neighbours()?

@@ -100,7 +100,6 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let start = Start {
         node: args.node.clone(),
         clients: objects.client(),
-        trigger: trigger.clone(),
         health: args.health,
         metrics: metrics.clone(),
     };
@@ -213,6 +212,7 @@ fn take_over(args: &Args, settings: watch::Receiver<Option<PodSettings>>) -> Res
         store: Arc::new(store),
         datapath,
         namespaces,
+        services: services.clone(),
         journal: Journal::open(&args.state_dir).map_err(Error::file("make a folder in", &args.state_dir))?,
         state_dir: args.state_dir.clone(),
         settings,

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use tombolo_abi::{RouteKind, Way};
-use tombolo_cni::agent::{Addresses, Allocation, BlockUsage, Drop, Endpoint, Route, Status};
+use tombolo_cni::agent::{self, Addresses, Allocation, BlockUsage, Drop, Endpoint, Protocol, Route, Status};
 use tombolo_cni::host_link_name;
-use tombolo_ipam::Attachment;
+use tombolo_ipam::{Attachment, HostPort};
 use tombolo_netlink::{Link, Netlink};
 
 use crate::control::Outcome;
@@ -33,10 +33,22 @@ pub fn endpoints(node: &Endpoints) -> Result<Vec<Endpoint>, Error> {
             mac: link.map_or_else(String::new, |_| mac_text(attachment.mac)),
             mtu: attachment.mtu.into(),
             addresses: attachment.addresses,
+            host_ports: attachment.host_ports.iter().filter_map(host_port).collect(),
             host_interface,
         }
     };
     Ok(node.store.attachments()?.into_iter().map(endpoint).collect())
+}
+
+/// As the command line has it; none of a protocol that no ADD takes.
+fn host_port(held: &HostPort) -> Option<agent::HostPort> {
+    let mut protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter();
+    Some(agent::HostPort {
+        protocol: protocols.find(|protocol| protocol.number() == held.protocol)?,
+        host_ip: held.host_ip,
+        host_port: held.host_port,
+        container_port: held.container_port,
+    })
 }
 
 /// The blocks, and who holds what of them.

@@ -114,7 +114,7 @@ fn the_configuration_comes_when_pods_can_be_served_and_stays() {
     // Whoever sees it finds an agent that serves.
     let list: Value = serde_json::from_slice(&fs::read(runtime.conflist()).unwrap()).unwrap();
     let ours = json!({
-        "type": "tombolo-cni", "capabilities": {"ips": true},
+        "type": "tombolo-cni", "capabilities": {"ips": true, "portMappings": true},
         "socket": node.socket(), "stateDir": node.state_dir(),
     });
     let expected = json!({

@@ -26,6 +26,10 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 /// Finds the frontend of a packet; what is looked up is written to `wanted`. Out of line, for the room on the stack.
 #[inline(never)]
 pub fn find(key: &FlowKey, wanted: &mut FrontendKey) -> Option<&'static Frontend> {
+    // Somebody made it up: it is no host's but the sender's own.
+    if key.destination.is_loopback() {
+        return None;
+    }
     *wanted = FrontendKey {
         address: key.destination,
         port: key.destination_port,
@@ -35,14 +39,37 @@ pub fn find(key: &FlowKey, wanted: &mut FrontendKey) -> Option<&'static Frontend
     if let Some(frontend) = at(wanted) {
         return Some(frontend);
     }
-    wanted.address = if key.destination.is_v4() {
+    wanted.address = any(key);
+    let frontend = at(wanted)?;
+    let route = resolve::node(&key.destination)?;
+    let takes = route.flags & Route::NODE_PORTS != 0 || frontend.flags & Frontend::HOST_PORT != 0;
+    (resolve::is_local(route) && takes).then_some(frontend)
+}
+
+/// Finds the host port that the node's own sockets reach at a loopback address; as [`find`].
+#[inline(never)]
+pub fn find_at_loopback(key: &FlowKey, wanted: &mut FrontendKey) -> Option<&'static Frontend> {
+    *wanted = FrontendKey {
+        address: key.destination,
+        port: key.destination_port,
+        protocol: key.protocol,
+        pad: 0,
+    };
+    if let Some(frontend) = at(wanted) {
+        return Some(frontend);
+    }
+    wanted.address = any(key);
+    at(wanted).filter(|frontend| frontend.flags & Frontend::HOST_PORT != 0)
+}
+
+/// What stands for all of the node's addresses of a family.
+#[inline(always)]
+fn any(key: &FlowKey) -> Addr {
+    if key.destination.is_v4() {
         Addr::from_v4_word(0)
     } else {
         Addr::UNSPECIFIED
-    };
-    let frontend = at(wanted)?;
-    let route = resolve::node(&key.destination)?;
-    (resolve::is_local(route) && route.flags & Route::NODE_PORTS != 0).then_some(frontend)
+    }
 }
 
 /// Whether this is an address of Services, none of which has the port; as [`find`].

@@ -120,6 +120,13 @@ fn choose(key: &FlowKey, is_node: bool) -> Result<u32, Outcome> {
         return Ok(0);
     }
     let mut wanted = FrontendKey::default();
+    if key.destination.is_loopback() {
+        // That of a pod is the pod's.
+        return match frontends::find_at_loopback(key, &mut wanted) {
+            Some(frontend) if is_node => frontends::choose(frontend, key, false),
+            _ => Ok(0),
+        };
+    }
     let frontend = match frontends::find(key, &mut wanted) {
         None if frontends::is_address(key, &mut wanted) => None,
         // A pod's packet to an address of the Services' ranges is refused when it comes; datagrams to elsewhere need not

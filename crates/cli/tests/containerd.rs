@@ -7,18 +7,20 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use support::{Background, Lab, TOMBOLO, eventually, run, succeed, unique_name};
 use tombolo_cni::HOST_LINK_PREFIX;
-use tombolo_cri::{Client, Cni, Containerd, Pod, Sandbox};
+use tombolo_cri::{Client, Cni, Containerd, Pod, PortMapping, Protocol, Sandbox};
 
 /// Where a node's agent installs plugin and configuration, as the lab has it.
 const CNI_FOLDERS: [&str; 2] = ["/run/tombolo/cni/bin", "/run/tombolo/cni/net.d"];
@@ -210,6 +212,71 @@ fn containers_and_pods_meet_and_leave_nothing() {
     }
     two.client().remove_sandbox(&c).unwrap();
     for node in nodes {
+        assert_nothing_of_pods(&lab, node);
+    }
+}
+
+/// A pod's port is reached at its node, from outside, from a pod of another node, and no longer than the pod is there.
+#[test]
+fn host_ports_lead_to_containers() {
+    const HOST_PORT: u16 = 8088;
+    let lab = lab("2");
+    let [one, two] = ["node1", "node2"].map(|node| containerd(&lab, node));
+    let mapping = PortMapping {
+        protocol: Protocol::Tcp.into(),
+        container_port: PORT.parse().unwrap(),
+        host_port: HOST_PORT.into(),
+        host_ip: String::new(),
+    };
+    let pod = Pod {
+        port_mappings: vec![mapping],
+        ..Pod::new("has-ports")
+    };
+    let sandbox = one.client().run_sandbox(&pod).unwrap();
+    one.client()
+        .start_container(&sandbox, "server", &["/workload", "serve", PORT])
+        .unwrap();
+    let (b, inside_b) = serving(two.client(), "b");
+    let outside = lab.namespace("outside");
+    let ask = |to: SocketAddr| {
+        outside.run(|| {
+            let mut answer = String::new();
+            TcpStream::connect_timeout(&to, Duration::from_secs(5))?.read_to_string(&mut answer)?;
+            std::io::Result::Ok(answer)
+        })
+    };
+    for (node, own) in [
+        ("172.20.1.11", "198.51.100.10"),
+        ("fd00:20:1::11", "2001:db8:100::10"),
+    ] {
+        let to = SocketAddr::new(node.parse().unwrap(), HOST_PORT);
+        let answer = eventually("the server to serve", 20, || ask(to).ok());
+        assert_eq!(answer, own, "whom the server saw");
+        let own = two.client().addresses(&b).unwrap();
+        let own = own.iter().find(|one| one.is_ipv4() == to.is_ipv4()).unwrap();
+        let answer = two
+            .client()
+            .exec(&inside_b, &["/workload", "ask", &to.to_string()]);
+        assert_eq!(answer.unwrap(), own.to_string());
+    }
+    let error = one
+        .client()
+        .run_sandbox(&Pod {
+            port_mappings: pod.port_mappings.clone(),
+            ..Pod::new("too-late")
+        })
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("default/has-ports"), "{error}");
+    assert_eq!(connected(&lab, "node1"), [sandbox.id.clone()].into());
+
+    one.client().remove_sandbox(&sandbox).unwrap();
+    for node in ["172.20.1.11", "fd00:20:1::11"] {
+        let to = SocketAddr::new(node.parse().unwrap(), HOST_PORT);
+        assert_eq!(ask(to).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+    two.client().remove_sandbox(&b).unwrap();
+    for node in ["node1", "node2"] {
         assert_nothing_of_pods(&lab, node);
     }
 }

@@ -24,6 +24,7 @@
 
 mod check;
 mod collect;
+mod host_ports;
 mod services;
 
 use std::net::IpAddr;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::CheckRequest;
 pub use collect::{AttachmentName, CollectRequest, CollectResponse};
+pub use host_ports::{HostPort, Protocol};
 pub use services::{Backend, Backends, ClientWay, Frontend, Outcome};
 
 /// Where the agent listens.
@@ -137,6 +139,9 @@ pub struct AddRequest {
     /// Addresses that the runtime wants for the pod, instead of any free ones of their families.
     #[serde(default, rename = "requestedIPs", skip_serializing_if = "Vec::is_empty")]
     pub requested_ips: Vec<IpAddr>,
+    /// Ports of the node that are to lead to the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
     /// A plugin after ours in the chain will limit what the pod sends, and needs the ingress qdisc of the
     /// link's host side.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -235,6 +240,9 @@ pub struct Endpoint {
     pub mtu: u32,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Ports of the node that lead to the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
 }
 
 /// The node's blocks and who holds what of them.

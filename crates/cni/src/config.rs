@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::agent::{AttachmentName, DEFAULT_SOCKET, DEFAULT_STATE_DIR};
+use crate::agent::{AttachmentName, DEFAULT_SOCKET, DEFAULT_STATE_DIR, HostPort};
 use crate::environment::is_plain_name;
 use crate::error::{Error, Result, code};
+use crate::port_mappings;
 use crate::result::{AddResult, Dns};
 use crate::version::Version;
 
@@ -250,10 +251,7 @@ impl Config {
     /// Code 7 when the rate is none.
     pub fn egress_limit(&self) -> Result<bool> {
         let bandwidth = self.raw.runtime_config.as_ref().and_then(|c| c.get("bandwidth"));
-        let Some(rate) = bandwidth
-            .and_then(|b| b.get("egressRate"))
-            .filter(|r| !r.is_null())
-        else {
+        let Some(rate) = bandwidth.and_then(|b| port_mappings::field(b, "egressRate")) else {
             return Ok(false);
         };
         let bits = rate.as_u64().ok_or_else(|| {
@@ -262,6 +260,20 @@ impl Config {
             ))
         })?;
         Ok(bits > 0)
+    }
+
+    /// Ports of the node that the runtime wants to lead to the pod: the capability `portMappings`.
+    ///
+    /// # Errors
+    /// Code 7 when a mapping is none.
+    pub fn host_ports(&self) -> Result<Vec<HostPort>> {
+        let mappings = self
+            .raw
+            .runtime_config
+            .as_ref()
+            .and_then(|c| c.get("portMappings"));
+        let mappings = mappings.filter(|value| !value.is_null());
+        mappings.map_or(Ok(Vec::new()), |list| port_mappings::parse(list).map_err(invalid))
     }
 
     /// Addresses that the runtime wants for the pod: the capability `ips`, the older `args.cni.ips`, or

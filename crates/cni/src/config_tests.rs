@@ -58,6 +58,8 @@ fn a_limit_on_what_the_pod_sends_is_a_rate() {
         (r#"{"bandwidth":{"ingressRate":1000}}"#, false),
         (r#"{"bandwidth":{"ingressRate":1000,"egressRate":0}}"#, false),
         (r#"{"bandwidth":{"egressRate":1000,"egressBurst":1000}}"#, true),
+        // As containerd writes it.
+        (r#"{"bandwidth":{"IngressRate":0,"EgressRate":1000}}"#, true),
     ] {
         assert_eq!(of(runtime_config).unwrap(), expected, "{runtime_config}");
     }
@@ -65,6 +67,88 @@ fn a_limit_on_what_the_pod_sends_is_a_rate() {
         of(r#"{"bandwidth":{"egressRate":"1M"}}"#).unwrap_err().code,
         code::INVALID_CONFIG
     );
+}
+
+#[test]
+fn port_mappings_are_read_as_runtimes_write_them() {
+    let of = |mappings: &str| {
+        let json =
+            format!(r#"{{"cniVersion":"1.0.0","name":"n","runtimeConfig":{{"portMappings":{mappings}}}}}"#);
+        let ports = Config::parse(json.as_bytes()).unwrap().host_ports()?;
+        Ok(ports
+            .iter()
+            .map(|port| format!("{port} to {}", port.container_port))
+            .collect::<Vec<_>>())
+    };
+    for (mappings, expected) in [
+        ("null", &[][..]),
+        ("[]", &[]),
+        // As containerd writes them, and as CRI-O does.
+        (
+            r#"[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}]"#,
+            &["8080/TCP to 80"],
+        ),
+        (
+            r#"[{"hostPort":53,"containerPort":5353,"protocol":"UDP","hostIP":"2001:db8::1"},
+                {"hostPort":1,"containerPort":65535,"protocol":"sctp","hostIP":"::ffff:192.0.2.1"}]"#,
+            &["[2001:db8::1]:53/UDP to 5353", "192.0.2.1:1/SCTP to 65535"],
+        ),
+        (r#"[{"hostPort":65535,"containerPort":1}]"#, &["65535/TCP to 1"]),
+        // Without a host port there is nothing to do; what is there twice is there once.
+        (r#"[{"hostPort":0,"containerPort":80},{"containerPort":80}]"#, &[]),
+        (
+            r#"[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":80,"hostIP":"0.0.0.0"}]"#,
+            &["80/TCP to 80"],
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":81,"hostIP":"192.0.2.1"}]"#,
+            &["80/TCP to 80", "192.0.2.1:80/TCP to 81"],
+        ),
+    ] {
+        assert_eq!(
+            of(mappings).map_err(|e: Error| e.details),
+            Ok(expected.iter().map(ToString::to_string).collect()),
+            "{mappings}"
+        );
+    }
+    for (mappings, why) in [
+        (r#"{"hostPort":80}"#, "must be a list"),
+        ("[80]", "must be an object"),
+        (r#"[{"hostPort":80}]"#, "\"containerPort\" must be 1 to 65535"),
+        (
+            r#"[{"hostPort":80,"containerPort":0}]"#,
+            "\"containerPort\" must be 1 to 65535",
+        ),
+        (
+            r#"[{"hostPort":65536,"containerPort":80}]"#,
+            "\"hostPort\" is 65536",
+        ),
+        (r#"[{"hostPort":-1,"containerPort":80}]"#, "\"hostPort\" is -1"),
+        (
+            r#"[{"hostPort":"80","containerPort":80}]"#,
+            "\"hostPort\" is \"80\"",
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80,"protocol":"icmp"}]"#,
+            "must be tcp, udp or sctp",
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80,"protocol":6}]"#,
+            "must be a text",
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80,"hostIP":"host"}]"#,
+            "must be an address",
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":81}]"#,
+            "asked for twice, for the pod's ports 80 and 81",
+        ),
+    ] {
+        let error = of(mappings).unwrap_err();
+        assert_eq!(error.code, code::INVALID_CONFIG, "{mappings}");
+        assert!(error.details.contains(why), "{mappings}: {error}");
+    }
 }
 
 #[test]

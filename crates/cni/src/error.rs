@@ -41,6 +41,8 @@ pub mod code {
     pub const STORE: u32 = 104;
     /// The attachment is not what its ADD has made; the details list what differs.
     pub const DIFFERS: u32 = 105;
+    /// A host port is another pod's.
+    pub const HOST_PORT: u32 = 106;
 }
 
 /// What the plugin prints when it fails.

@@ -38,6 +38,7 @@ mod environment;
 pub mod error;
 pub mod fault;
 mod link_name;
+mod port_mappings;
 pub mod released;
 mod result;
 mod version;

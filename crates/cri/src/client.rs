@@ -17,7 +17,8 @@ use crate::messages::{
     ContainerConfig, ContainerId, ContainerMetadata, CreateContainerRequest, Empty, ExecSyncRequest,
     ExecSyncResponse, ImageSpec, ImageStatusRequest, ImageStatusResponse, LinuxPodSandboxConfig,
     LinuxSandboxSecurityContext, ListPodSandboxResponse, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxId, PodSandboxMetadata, PodSandboxStatusResponse, RunPodSandboxRequest, StatusResponse,
+    PodSandboxId, PodSandboxMetadata, PodSandboxStatusResponse, PortMapping, RunPodSandboxRequest,
+    StatusResponse,
 };
 
 /// How long a request may take: the kubelet's own limit.
@@ -41,6 +42,8 @@ pub struct Pod {
     pub name: String,
     /// Where it is in the network.
     pub network: Network,
+    /// Ports of the node that are to lead to it.
+    pub port_mappings: Vec<PortMapping>,
 }
 
 /// Where a pod is in the network.
@@ -66,6 +69,7 @@ impl Pod {
         Self {
             name: name.into(),
             network: Network::Pod,
+            port_mappings: Vec::new(),
         }
     }
 }
@@ -139,6 +143,7 @@ impl Client {
             } else {
                 String::new()
             },
+            port_mappings: pod.port_mappings.clone(),
             ..PodSandboxConfig::default()
         };
         let request = RunPodSandboxRequest {

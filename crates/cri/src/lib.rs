@@ -20,3 +20,4 @@ pub use client::{Client, Network, Pod, Sandbox};
 pub use config::Cni;
 pub use containerd::Containerd;
 pub use error::Error;
+pub use messages::{PortMapping, Protocol};

@@ -23,8 +23,39 @@ pub struct PodSandboxConfig {
     pub hostname: String,
     #[prost(string, tag = "3")]
     pub log_directory: String,
+    #[prost(message, repeated, tag = "5")]
+    pub port_mappings: Vec<PortMapping>,
     #[prost(message, optional, tag = "8")]
     pub linux: Option<LinuxPodSandboxConfig>,
+}
+
+/// A port of the node that is to lead to the pod.
+#[derive(Clone, PartialEq, Message)]
+pub struct PortMapping {
+    /// The protocol.
+    #[prost(enumeration = "Protocol", tag = "1")]
+    pub protocol: i32,
+    /// The pod's port.
+    #[prost(int32, tag = "2")]
+    pub container_port: i32,
+    /// The node's port.
+    #[prost(int32, tag = "3")]
+    pub host_port: i32,
+    /// At which address of the node; empty: at all.
+    #[prost(string, tag = "4")]
+    pub host_ip: String,
+}
+
+/// What a port mapping is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Enumeration)]
+#[repr(i32)]
+pub enum Protocol {
+    /// TCP.
+    Tcp = 0,
+    /// UDP.
+    Udp = 1,
+    /// SCTP.
+    Sctp = 2,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,55 @@ pub struct Attachment {
     pub mtu: u16,
     /// The addresses, IPv4 before IPv6; never empty.
     pub addresses: Vec<IpAddr>,
+    /// Ports of the node that lead to the pod, which no other attachment has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostPort {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// At which address of the node; none: at all of them, and an unspecified one: at all of its family.
+    #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<IpAddr>,
+    /// The node's port.
+    pub host_port: NonZeroU16,
+    /// The pod's port.
+    pub container_port: NonZeroU16,
+}
+
+impl HostPort {
+    /// Whether some packet could be for both: as sockets' ports, those at all addresses and at one are in each other's way.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let addresses = match (self.host_ip, other.host_ip) {
+            (Some(a), Some(b)) => {
+                a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
+            }
+            _ => true,
+        };
+        addresses && (self.protocol, self.host_port) == (other.protocol, other.host_port)
+    }
+}
+
+/// `8080/TCP`, `192.0.2.1:8080/TCP`, `[2001:db8::1]:53/UDP`.
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip {
+            None => {}
+            Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+        }
+        let port = self.host_port;
+        match self.protocol {
+            6 => write!(f, "{port}/TCP"),
+            17 => write!(f, "{port}/UDP"),
+            132 => write!(f, "{port}/SCTP"),
+            other => write!(f, "{port}/{other}"),
+        }
+    }
 }
 
 /// A wish for addresses, with what is to be stored beside them.
@@ -77,4 +127,6 @@ pub struct Request {
     pub families: Vec<Family>,
     /// Addresses that it must have. A family that is among them gets no other.
     pub addresses: Vec<IpAddr>,
+    /// Ports of the node that are to lead to the pod.
+    pub host_ports: Vec<HostPort>,
 }

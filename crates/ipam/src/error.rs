@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::attachment::{Attachment, Owner};
+use crate::attachment::{Attachment, HostPort, Owner};
 use crate::family::Family;
 
 /// The result of everything here that can fail.
@@ -122,6 +122,28 @@ pub enum Error {
         address: IpAddr,
         /// Who holds it.
         holder: Owner,
+    },
+    /// A host port that is taken.
+    #[error(
+        "host port {port} is in the way of {held}, which {}{} has on this node; give one of the pods another hostPort, or another node",
+        holder.pod.as_ref().map_or_else(String::new, |pod| format!("pod {}/{}, ", pod.namespace, pod.name)),
+        holder.owner
+    )]
+    HostPortInUse {
+        /// What was asked for.
+        port: HostPort,
+        /// What is in its way.
+        held: HostPort,
+        /// Who has that.
+        holder: Box<Attachment>,
+    },
+    /// A host port at an address of a family that the pod does not get.
+    #[error("host port {port} is at an address of a family in which {owner} gets none; leave out its hostIP")]
+    HostPortFamily {
+        /// What was asked for.
+        port: HostPort,
+        /// Who asks.
+        owner: Owner,
     },
     /// A requested address that was freed a moment ago.
     #[error("address {address} was freed a moment ago; try again in {wait:.1?}")]

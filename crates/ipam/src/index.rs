@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::attachment::{Attachment, Owner, Request};
+use crate::attachment::{Attachment, HostPort, Owner, Request};
 use crate::block::{Block, BlockUsage};
 use crate::error::{Error, Result};
 use crate::family::{Family, number, overlap};
@@ -67,7 +67,7 @@ impl Index {
     /// long an address has rested, but a rest that begins anew is long enough, and ends.
     ///
     /// # Errors
-    /// The address that two attachments hold, which no sequence of commits leads to.
+    /// The address or host port that two attachments hold, which no sequence of commits leads to.
     pub fn new(rest: Duration, rows: Rows, now: Instant) -> Result<Self, String> {
         let mut index = Self {
             rest,
@@ -78,6 +78,12 @@ impl Index {
             next_release: rows.freed.last_key_value().map_or(0, |(release, _)| release + 1),
         };
         for attachment in rows.attachments {
+            if let Some((port, _, other)) = index.holder(&attachment.host_ports) {
+                return Err(format!(
+                    "host port {port} belongs to {} and to {}",
+                    other.owner, attachment.owner
+                ));
+            }
             for address in &attachment.addresses {
                 if let Some(other) = index.in_use.insert(*address, attachment.owner.clone()) {
                     return Err(format!(
@@ -169,7 +175,15 @@ impl Index {
                 held: Box::new(held.clone()),
             });
         }
+        if let Some((port, held, holder)) = self.holder(&request.host_ports) {
+            return Err(Error::HostPortInUse {
+                port: *port,
+                held: *held,
+                holder: Box::new(holder.clone()),
+            });
+        }
         let picks = self.pick(request, now)?;
+        check_families(request, &picks)?;
 
         let mut changes = Vec::with_capacity(picks.len() + 1);
         let mut addresses: Vec<_> = picks.iter().map(|pick| pick.address).collect();
@@ -196,6 +210,7 @@ impl Index {
             mac: request.mac,
             mtu: request.mtu,
             addresses,
+            host_ports: request.host_ports.clone(),
         };
         self.attachments.insert(request.owner.clone(), attachment.clone());
         changes.push(Change::PutAttachment(attachment.clone()));
@@ -215,6 +230,16 @@ impl Index {
         }
         self.forget_longest_freed(now, &mut changes);
         Some((attachment, changes))
+    }
+
+    /// The first of these host ports that is in the way of another's, that one, and who holds it. They are few.
+    fn holder<'a>(&'a self, ports: &'a [HostPort]) -> Option<(&'a HostPort, &'a HostPort, &'a Attachment)> {
+        ports.iter().find_map(|port| {
+            self.attachments.values().find_map(|holder| {
+                let held = holder.host_ports.iter().find(|held| held.overlaps(port))?;
+                Some((port, held, holder))
+            })
+        })
     }
 
     fn pick(&self, request: &Request, now: Instant) -> Result<Vec<Pick>> {
@@ -359,6 +384,19 @@ impl Index {
                 )
             })
             .collect();
+    }
+}
+
+/// Sees that each host port at an address has a pod's address to lead to.
+fn check_families(request: &Request, picks: &[Pick]) -> Result<()> {
+    let is_served = |ip: IpAddr| picks.iter().any(|pick| pick.address.is_ipv4() == ip.is_ipv4());
+    let mut ports = request.host_ports.iter();
+    match ports.find(|port| port.host_ip.is_some_and(|ip| !is_served(ip))) {
+        Some(port) => Err(Error::HostPortFamily {
+            port: *port,
+            owner: request.owner.clone(),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use crate::attachment::{Owner, Request};
+use crate::attachment::{Attachment, HostPort, Owner, Request};
 use crate::error::Error;
 use crate::family::Family;
 use crate::index::{Change, Index, REMEMBERED, Rows};
@@ -33,6 +33,7 @@ fn request(number: u8, families: &[Family], addresses: &[IpAddr]) -> Request {
         mtu: 1450,
         families: families.to_vec(),
         addresses: addresses.to_vec(),
+        host_ports: Vec::new(),
     }
 }
 
@@ -271,6 +272,120 @@ fn two_holders_of_one_address_are_damage() {
         reason.contains("10.0.0.1") && reason.contains("c0") && reason.contains("c1"),
         "{reason}"
     );
+}
+
+fn host_port(protocol: u8, ip: Option<&str>, port: u16) -> HostPort {
+    HostPort {
+        protocol,
+        host_ip: ip.map(|ip| ip.parse().unwrap()),
+        host_port: port.try_into().unwrap(),
+        container_port: 80.try_into().unwrap(),
+    }
+}
+
+fn with_ports(number: u8, ports: &[HostPort]) -> Request {
+    Request {
+        host_ports: ports.to_vec(),
+        ..request(number, &Family::ALL, &[])
+    }
+}
+
+#[test]
+fn a_host_port_is_one_attachments() {
+    let mut rows = Rows {
+        blocks: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/112".parse().unwrap()],
+        ..Rows::default()
+    };
+    let now = Instant::now();
+    let mut index = Index::new(REST, rows.clone(), now).unwrap();
+    let held = [
+        host_port(6, None, 80),
+        host_port(17, Some("192.0.2.1"), 53),
+        host_port(17, Some("::"), 54),
+    ];
+    apply(&mut rows, index.allocate(&with_ports(0, &held), now).unwrap().1);
+    // As it is from disk, too.
+    for mut index in [index, Index::new(REST, rows.clone(), now).unwrap()] {
+        for (taken, text) in [
+            (host_port(6, None, 80), "80/TCP"),
+            (host_port(6, Some("127.0.0.1"), 80), "127.0.0.1:80/TCP"),
+            (host_port(6, Some("::"), 80), "[::]:80/TCP"),
+            (host_port(17, None, 53), "53/UDP"),
+            (host_port(17, Some("0.0.0.0"), 53), "0.0.0.0:53/UDP"),
+            (host_port(17, Some("2001:db8::1"), 54), "[2001:db8::1]:54/UDP"),
+        ] {
+            let ports = [host_port(132, None, 80), taken];
+            let before = index.usage(now);
+            let error = index.allocate(&with_ports(1, &ports), now).unwrap_err();
+            assert!(matches!(error, Error::HostPortInUse { .. }), "{error}");
+            let message = error.to_string();
+            assert!(
+                message.contains(&format!("host port {text} ")) && message.contains("c0"),
+                "{message}"
+            );
+            assert_eq!(index.usage(now), before, "nothing was taken");
+        }
+        let free = [
+            host_port(132, None, 80),
+            host_port(6, None, 81),
+            host_port(17, Some("192.0.2.2"), 53),
+            host_port(17, Some("::1"), 53),
+            host_port(17, Some("192.0.2.1"), 54),
+        ];
+        index.allocate(&with_ports(1, &free), now).unwrap();
+        index.release(&owner(0), now).unwrap();
+        index.allocate(&with_ports(2, &held), now).unwrap();
+    }
+    let mut second: Attachment = rows.attachments[0].clone();
+    second.owner = owner(3);
+    second.addresses = vec!["10.0.0.77".parse().unwrap()];
+    rows.attachments.push(second);
+    let reason = Index::new(REST, rows, now).unwrap_err();
+    assert!(
+        reason.contains("80/TCP") && reason.contains("c0") && reason.contains("c3"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_host_port_has_an_address_of_its_family_to_lead_to() {
+    let rows = Rows {
+        blocks: vec!["10.0.0.0/24".parse().unwrap()],
+        ..Rows::default()
+    };
+    let now = Instant::now();
+    let mut index = Index::new(REST, rows, now).unwrap();
+    let of = |ip: Option<&str>| Request {
+        families: vec![Family::V4],
+        ..with_ports(0, &[host_port(6, ip, 80)])
+    };
+    for ip in ["::", "2001:db8::1"] {
+        let error = index.allocate(&of(Some(ip)), now).unwrap_err();
+        assert!(matches!(error, Error::HostPortFamily { .. }), "{error}");
+    }
+    index.allocate(&of(Some("0.0.0.0")), now).unwrap();
+}
+
+#[test]
+fn a_record_of_an_older_release_has_no_host_ports() {
+    let old = r#"{"owner":{"containerId":"c","ifname":"eth0"},"netns":"/n","mac":[2,0,0,0,0,1],"mtu":1450,"addresses":["10.0.0.1"]}"#;
+    let attachment: Attachment = serde_json::from_str(old).unwrap();
+    assert_eq!(attachment.host_ports, []);
+    assert_eq!(
+        serde_json::to_string(&attachment).unwrap(),
+        old,
+        "an older release reads what has none"
+    );
+    let with = Attachment {
+        host_ports: vec![host_port(17, Some("::1"), 53)],
+        ..attachment
+    };
+    let text = serde_json::to_string(&with).unwrap();
+    assert!(
+        text.ends_with(r#""hostPorts":[{"protocol":17,"hostIP":"::1","hostPort":53,"containerPort":80}]}"#),
+        "{text}"
+    );
+    assert_eq!(serde_json::from_str::<Attachment>(&text).unwrap(), with);
 }
 
 #[test]

@@ -39,7 +39,7 @@ mod index;
 mod pool;
 mod store;
 
-pub use attachment::{Attachment, Owner, PodRef, Request};
+pub use attachment::{Attachment, HostPort, Owner, PodRef, Request};
 pub use block::BlockUsage;
 pub use error::{Error, PoolFault, Result};
 pub use family::Family;

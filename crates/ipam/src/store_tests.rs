@@ -18,6 +18,7 @@ fn request(number: usize) -> Request {
         mtu: 1450,
         families: vec![Family::V4],
         addresses: Vec::new(),
+        host_ports: Vec::new(),
     }
 }
 

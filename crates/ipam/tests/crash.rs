@@ -200,6 +200,7 @@ fn step(store: &AddressStore, number: u64) {
         mtu: 1450,
         families: Family::ALL.to_vec(),
         addresses: Vec::new(),
+        host_ports: Vec::new(),
     };
     match store.allocate(&request) {
         Ok(attachment) => {

@@ -43,6 +43,7 @@ fn request(name: &str) -> Request {
         mtu: 1450,
         families: vec![Family::V4],
         addresses: Vec::new(),
+        host_ports: Vec::new(),
     }
 }
 

@@ -18,6 +18,7 @@ mod options;
 mod place;
 pub mod plan;
 mod pod;
+mod port_mapping;
 mod serve;
 mod state;
 mod status;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Result, system};
+use crate::port_mapping::PortMapping;
 use crate::state::{LabDir, read_record, write_record};
 
 /// A pod with a sandbox: namespaces, addresses, and what runs in it.
@@ -28,6 +29,9 @@ pub struct PodRecord {
     pub started: String,
     /// Its addresses, the first being `podIP`.
     pub addresses: Vec<IpAddr>,
+    /// Its host ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_mappings: Vec<PortMapping>,
 }
 
 impl PodRecord {

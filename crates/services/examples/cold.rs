@@ -28,7 +28,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let before = resident_kib()?;
     let mut tables = Tables::adopt(CAPACITY, KernelRows::default(), start);
     for (name, service, slice) in &objects {
-        tables.apply(name, compile(service, [slice], &facts).as_ref(), start)?;
+        tables.apply(
+            &name.clone().into(),
+            compile(service, [slice], &facts).as_ref(),
+            start,
+        )?;
     }
     tables.settle(start);
     let changes = tables.take_changes();
@@ -44,7 +48,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut slice = slice.clone();
     slice.endpoints.pop();
     let start = Instant::now();
-    tables.apply(name, compile(service, [&slice], &facts).as_ref(), start)?;
+    tables.apply(
+        &name.clone().into(),
+        compile(service, [&slice], &facts).as_ref(),
+        start,
+    )?;
     let rows = tables.take_changes().writes();
     println!("one endpoint less: {rows} rows in {:?}", start.elapsed());
     Ok(())

@@ -2,6 +2,7 @@
 
 mod address;
 mod endpoints;
+mod host_ports;
 mod ports;
 mod spec;
 mod topology;
@@ -14,6 +15,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::compiled::Compiled;
 use crate::{Facts, ServiceName};
+
+pub use host_ports::{HostPort, compile_host_ports};
 
 /// Another proxy serves what carries this label.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";

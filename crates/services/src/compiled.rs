@@ -71,8 +71,8 @@ pub struct Frontend {
     pub internal: Option<usize>,
     /// The same for all other clients.
     pub external: Option<usize>,
-    /// Bits of [`DROP_INTERNAL`](tombolo_abi::Frontend::DROP_INTERNAL) and
-    /// [`DROP_EXTERNAL`](tombolo_abi::Frontend::DROP_EXTERNAL).
+    /// Bits of [`DROP_INTERNAL`](tombolo_abi::Frontend::DROP_INTERNAL),
+    /// [`DROP_EXTERNAL`](tombolo_abi::Frontend::DROP_EXTERNAL) and [`HOST_PORT`](tombolo_abi::Frontend::HOST_PORT).
     pub flags: u32,
     /// Whether only clients of [`Compiled::source_ranges`] are let in.
     pub limited: bool,
@@ -89,6 +89,8 @@ pub enum Scope {
     ExternalIp,
     /// `nodePort`.
     NodePort,
+    /// `hostPort`, of a pod and not of a Service.
+    HostPort,
 }
 
 /// What this node answers at a Service's `healthCheckNodePort`.

@@ -1,17 +1,18 @@
 use std::time::Duration;
 
-use crate::ServiceName;
+use crate::Owner;
 
-/// Why a Service could not be taken in. What was before stays: the Service keeps the rows that it has.
+/// Why a Service, or what a pod has of host ports, could not be taken in. What was before stays: it keeps the rows that
+/// it has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A table of the kernel has no room for it.
     #[error(
-        "Service {service} stays as it is on this node: it needs {needed} more {what}, and {free} of {capacity} are free; remove Services or endpoints that nobody needs"
+        "{owner} stays as it is on this node: it needs {needed} more {what}, and {free} of {capacity} are free; remove Services or endpoints that nobody needs"
     )]
     Full {
-        /// The Service.
-        service: ServiceName,
+        /// Whose frontends these are.
+        owner: Owner,
         /// What there is too little of.
         what: Resource,
         /// How many more it needs (of slab rows: in a row).
@@ -23,12 +24,12 @@ pub enum Error {
     },
     /// There is room, but it was given back so lately that packets on their way may still refer to it.
     #[error(
-        "Service {service} stays as it is on this node for now: it needs {needed} more {what}, and those that are free rest {} s before reuse; many changes at once do this, and another try will do",
+        "{owner} stays as it is on this node for now: it needs {needed} more {what}, and those that are free rest {} s before reuse; many changes at once do this, and another try will do",
         rest.as_secs()
     )]
     Resting {
-        /// The Service.
-        service: ServiceName,
+        /// Whose frontends these are.
+        owner: Owner,
         /// What there is too little of.
         what: Resource,
         /// How many more it needs.

@@ -9,8 +9,11 @@
 //! Service ────────▶ spec ──────────────────────┐                      ┌─▶ claims ───┐
 //! EndpointSlices ─▶ endpoints ─▶ topology ─────┼─▶ ports ─▶ Tables ───┼─▶ backends ─┼─▶ Changes (rows, in order)
 //! Facts ─────────────────────────┘─────────────┘   (Compiled)    ▲    └─▶ slabs ────┘
-//!                                                                └─ adopt: rows that the kernel holds
+//! a pod's host ports ─▶ host_ports ───────────────▶              └─ adopt: rows that the kernel holds
 //! ```
+//!
+//! The host ports of this node's pods are frontends, too, whose one backend is the pod ([`compile_host_ports`]). The
+//! tables know of two kinds of [`Owner`]s; all else is the same.
 
 mod compile;
 mod compiled;
@@ -18,14 +21,16 @@ mod error;
 mod facts;
 mod maglev;
 mod name;
+mod owner;
 mod place;
 mod tables;
 
-pub use compile::{compile, service_of};
+pub use compile::{HostPort, compile, compile_host_ports, service_of};
 pub use compiled::{Compiled, Family, Frontend, HealthCheck, Port, Scope, Set, Spread};
 pub use error::{Error, Resource};
 pub use facts::Facts;
 pub use maglev::table as maglev_table;
 pub use name::ServiceName;
+pub use owner::{Attachment, Owner};
 pub use place::Place;
 pub use tables::{Capacity, Changes, Conflict, KernelRows, Tables};

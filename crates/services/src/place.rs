@@ -8,6 +8,13 @@ use tombolo_abi::FrontendKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(pub FrontendKey);
 
+impl Place {
+    /// The same, where it is a pod's host port: `host port 8080/TCP (IPv4)`, `127.0.0.1:8080/TCP`.
+    pub fn of_host_port(self) -> String {
+        self.to_string().replacen("node port", "host port", 1)
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = IpAddr::from(self.0.address);

@@ -23,7 +23,7 @@ pub use adopt::KernelRows;
 pub use changes::{Changes, Conflict};
 
 use crate::compiled::{Compiled, Port};
-use crate::{Error, Place, ServiceName};
+use crate::{Error, Owner, Place};
 use adopt::Inherited;
 use backends::{Backends, Key};
 use batch::Batch;
@@ -47,19 +47,21 @@ pub struct Capacity {
     pub source_ranges: usize,
 }
 
-/// The tables of all Services, as they are to be in the kernel.
+/// The tables of all Services, and of the host ports of this node's pods, as they are to be in the kernel.
 ///
-/// [`apply`](Self::apply) as many Services as have changed, then [`take_changes`](Self::take_changes) and write them,
+/// [`apply`](Self::apply) as many as have changed, then [`take_changes`](Self::take_changes) and write them,
 /// before anything else is applied: the tables take for written what was taken. If writing fails and cannot be done
 /// later, begin anew with [`adopt`](Self::adopt).
 ///
-/// At the start: `adopt` the kernel's rows, apply all Services that there are, the oldest first, then
-/// [`settle`](Self::settle). Take the changes only then, since until then a younger Service may get what an older one has.
+/// At the start: `adopt` the kernel's rows, apply the host ports of all pods, then
+/// [`settle_host_ports`](Self::settle_host_ports). From then on those may come and go. Then apply all Services that there
+/// are, the oldest first, then [`settle`](Self::settle). Take changes between these two only then, since until then a
+/// younger Service may get what an older one has.
 ///
 /// The cost of a change is that of the Services that change; 20,000 endpoints take less than 20 MiB.
 pub struct Tables {
-    services: Vec<Option<Held>>,
-    by_name: HashMap<Arc<ServiceName>, Slot>,
+    held: Vec<Option<Held>>,
+    by_owner: HashMap<Arc<Owner>, Slot>,
     free_slots: Vec<Slot>,
     claims: Claims,
     backends: Backends,
@@ -98,8 +100,8 @@ impl Tables {
             &mut range_numbers,
         );
         Self {
-            services: Vec::new(),
-            by_name: HashMap::new(),
+            held: Vec::new(),
+            by_owner: HashMap::new(),
             free_slots: Vec::new(),
             claims: Claims::default(),
             backends: Backends::adopt(capacity.backends, rows.backends, now),
@@ -116,41 +118,48 @@ impl Tables {
         }
     }
 
-    /// Takes in what was compiled of a Service; none if it is gone, or not to be programmed.
+    /// Takes in what was compiled of a Service, or of a pod's host ports; none if it is gone, or not to be programmed.
     ///
     /// # Errors
-    /// The kernel's tables have no room for it. Then the Service, new or not, is as it was before, be it an agent before
-    /// this one that made it so.
-    pub fn apply(
-        &mut self,
-        name: &ServiceName,
-        compiled: Option<&Compiled>,
-        now: Instant,
-    ) -> Result<(), Error> {
+    /// The kernel's tables have no room for it. Then the owner, new or not, is as it was before, be it an agent before this
+    /// one that made it so.
+    pub fn apply(&mut self, owner: &Owner, compiled: Option<&Compiled>, now: Instant) -> Result<(), Error> {
         self.begin(now);
         let Some(compiled) = compiled else {
-            self.remove(name);
-            self.forget_refusal(name);
+            self.remove(owner);
+            self.forget_refusal(owner);
             return Ok(());
         };
-        let plan = match Plan::make(self, name, compiled, now) {
+        let plan = match Plan::make(self, owner, compiled, now) {
             Ok(plan) => plan,
             Err(error) => {
-                self.refuse(name, compiled);
+                self.refuse(owner, compiled);
                 return Err(error);
             }
         };
-        let held = self.carry_out(name, compiled, plan, now);
-        let slot = match self.by_name.get(name) {
+        let held = self.carry_out(owner, compiled, plan, now);
+        let slot = match self.by_owner.get(owner) {
             Some(slot) => *slot,
-            None => self.new_slot(&held.name),
+            None => self.new_slot(&held.owner),
         };
         self.replace(slot, Some(held));
-        self.forget_refusal(name);
+        self.forget_refusal(owner);
         Ok(())
     }
 
-    /// All Services are known: what the kernel holds of others goes with the next changes.
+    /// The host ports of all pods are known: what the kernel holds of others goes with the next changes, and their
+    /// backends with it, since these pods are gone. Rows of Services stay, also where none of them is known yet.
+    pub fn settle_host_ports(&mut self, now: Instant) {
+        self.begin(now);
+        for (key, ids) in self.inherited.host_ports() {
+            if self.claims.owner(&key).is_none() {
+                self.touch(key);
+            }
+            ids.into_iter().for_each(|id| self.backends.disinherit_id(id));
+        }
+    }
+
+    /// All Services are known, too: what the kernel holds of others goes with the next changes.
     pub fn settle(&mut self, now: Instant) {
         self.begin(now);
         self.settled = true;
@@ -199,11 +208,11 @@ impl Tables {
     }
 
     /// Who has which row of FRONTENDS, in no particular order.
-    pub fn owners(&self) -> impl Iterator<Item = (&FrontendKey, &ServiceName)> {
-        let name = |slot: Slot| self.services[slot as usize].as_ref().map(|held| &*held.name);
+    pub fn owners(&self) -> impl Iterator<Item = (&FrontendKey, &Owner)> {
+        let owner = |slot: Slot| self.held[slot as usize].as_ref().map(|held| &*held.owner);
         self.claims
             .owners()
-            .filter_map(move |(key, slot)| Some((key, name(slot)?)))
+            .filter_map(move |(key, slot)| Some((key, owner(slot)?)))
     }
 
     /// Changes that were taken before are in the kernel: what they freed begins to rest.
@@ -215,21 +224,21 @@ impl Tables {
         self.slabs.wake(now);
     }
 
-    fn remove(&mut self, name: &ServiceName) {
-        if let Some(slot) = self.by_name.remove(name) {
+    fn remove(&mut self, owner: &Owner) {
+        if let Some(slot) = self.by_owner.remove(owner) {
             self.replace(slot, None);
             self.free_slots.push(slot);
         }
     }
 
     /// Gives a Service what was planned.
-    fn carry_out(&mut self, name: &ServiceName, compiled: &Compiled, plan: Plan, now: Instant) -> Held {
+    fn carry_out(&mut self, owner: &Owner, compiled: &Compiled, plan: Plan, now: Instant) -> Held {
         let ranges = plan.ranges.into_iter().map(|r| self.write_ranges(r)).collect();
         let mut held = Held {
-            name: self
-                .by_name
-                .get_key_value(name)
-                .map_or_else(|| Arc::new(name.clone()), |(n, _)| n.clone()),
+            owner: self
+                .by_owner
+                .get_key_value(owner)
+                .map_or_else(|| Arc::new(owner.clone()), |(o, _)| o.clone()),
             created: compiled.created,
             ports: Vec::with_capacity(compiled.ports.len()),
             ranges,
@@ -252,7 +261,7 @@ impl Tables {
                 members: set.members.iter().map(|&m| ids[m as usize]).collect(),
             });
             let port_slabs: Vec<HeldSlab> = port_slabs.collect();
-            let affinity = self.affinity(name, port);
+            let affinity = self.affinity(owner, port);
             held.rows
                 .extend(rows(port, &port_slabs, affinity, held.ranges(port.family)));
             held.ports.push(HeldPort {
@@ -318,14 +327,14 @@ impl Tables {
     }
 
     /// The number of a port's affinity: the one that it has, or an agent before this one gave it, or a new one.
-    fn affinity(&mut self, name: &ServiceName, port: &Port) -> u32 {
+    fn affinity(&mut self, owner: &Owner, port: &Port) -> u32 {
         if port.affinity_timeout == 0 {
             return 0;
         }
         let held = self
-            .by_name
-            .get(name)
-            .and_then(|s| self.services[*s as usize].as_ref());
+            .by_owner
+            .get(owner)
+            .and_then(|s| self.held[*s as usize].as_ref());
         if let Some(held) = held.and_then(|h| h.port(port)).filter(|h| h.affinity != 0) {
             return held.affinity;
         }
@@ -338,24 +347,24 @@ impl Tables {
         inherited.unwrap_or_else(|| self.affinities.take())
     }
 
-    fn new_slot(&mut self, name: &Arc<ServiceName>) -> Slot {
+    fn new_slot(&mut self, owner: &Arc<Owner>) -> Slot {
         let slot = self.free_slots.pop().unwrap_or_else(|| {
-            self.services.push(None);
-            self.services.len() as Slot - 1
+            self.held.push(None);
+            self.held.len() as Slot - 1
         });
-        self.by_name.insert(name.clone(), slot);
+        self.by_owner.insert(owner.clone(), slot);
         slot
     }
 
     /// Puts what a Service is to have in the place of what it has, and gives back what only that needs.
     fn replace(&mut self, slot: Slot, new: Option<Held>) {
         let at = slot as usize;
-        let same_age = match (&self.services[at], &new) {
+        let same_age = match (&self.held[at], &new) {
             (Some(old), Some(new)) => old.created == new.created,
             _ => false,
         };
         let keys = |held: &Option<Held>| held.iter().flat_map(|h| &h.rows).copied().collect::<Vec<_>>();
-        let (before, after) = (keys(&self.services[at]), keys(&new));
+        let (before, after) = (keys(&self.held[at]), keys(&new));
         let kept = |rows: &[(FrontendKey, Frontend)], key: &FrontendKey| {
             same_age && rows.binary_search_by(|(k, _)| k.cmp(key)).is_ok()
         };
@@ -369,13 +378,13 @@ impl Tables {
             }
         }
         for (key, _) in before.iter().filter(|(k, _)| !kept(&after, k)) {
-            let services = &self.services;
-            self.claims.remove(key, slot, |a, b| is_older(services, a, b));
+            let held = &self.held;
+            self.claims.remove(key, slot, |a, b| goes_before(held, a, b));
         }
-        let old = std::mem::replace(&mut self.services[at], new);
+        let old = std::mem::replace(&mut self.held[at], new);
         for (key, _) in after.iter().filter(|(k, _)| !kept(&before, k)) {
-            let services = &self.services;
-            let lost = self.claims.add(*key, slot, |a, b| is_older(services, a, b));
+            let held = &self.held;
+            let lost = self.claims.add(*key, slot, |a, b| goes_before(held, a, b));
             // An address as a whole is refused, whoever's it is: nobody loses by sharing it.
             if let Some(loser) = lost.filter(|_| key.protocol != 0) {
                 self.batch.lost.insert((loser, *key));
@@ -388,7 +397,7 @@ impl Tables {
 
     /// Gives back what a Service had and has no longer.
     fn give_back(&mut self, old: Held, slot: Slot) {
-        let new = self.services[slot as usize].as_ref();
+        let new = self.held[slot as usize].as_ref();
         let ports = new.map_or(&[][..], |n| &n.ports);
         let (mut slabs, mut affinities): (Vec<Slab>, Vec<u32>) = Default::default();
         for port in ports {
@@ -397,9 +406,13 @@ impl Tables {
         }
         let ranges: Vec<u32> = new.iter().flat_map(|n| &n.ranges).map(|r| r.number).collect();
         for port in old.ports {
-            port.backends
-                .iter()
-                .for_each(|(key, serves)| self.backends.forget(*key, *serves));
+            for (key, serves) in &port.backends {
+                self.backends.forget(*key, *serves);
+                // The pod itself is gone, whoever else may name it before it is known who does.
+                if new.is_none() && old.owner.pod().is_some() {
+                    self.backends.disinherit(*key);
+                }
+            }
             let gone = port.slabs.iter().filter(|s| !slabs.contains(&s.slab));
             gone.for_each(|s| self.slabs.give_back(Region::of(s.slab)));
             if !affinities.contains(&port.affinity) {
@@ -427,7 +440,7 @@ impl Tables {
     /// What is to be in a row.
     fn row(&self, key: &FrontendKey) -> Option<Frontend> {
         let owner = self.claims.owner(key)?;
-        self.services[owner as usize].as_ref()?.row(key)
+        self.held[owner as usize].as_ref()?.row(key)
     }
 
     /// Whether the kernel, with all changes, has no such row.
@@ -442,10 +455,10 @@ impl Tables {
     }
 
     fn conflict(&self, slot: Slot, key: FrontendKey) -> Option<Conflict> {
-        let name = |slot: Slot| self.services[slot as usize].as_ref().map(|h| (*h.name).clone());
+        let owner = |slot: Slot| self.held[slot as usize].as_ref().map(|h| &*h.owner);
         (key.protocol != 0).then_some(Conflict {
-            service: name(slot)?,
-            winner: name(self.claims.owner(&key)?)?,
+            service: owner(slot)?.service()?.clone(),
+            winner: owner(self.claims.owner(&key)?)?.clone(),
             place: Place(key),
         })
     }
@@ -482,10 +495,10 @@ fn is_serving(backend: &tombolo_abi::Backend) -> bool {
     backend.state == tombolo_abi::BackendState::Serving as u8
 }
 
-fn is_older(services: &[Option<Held>], a: Slot, b: Slot) -> bool {
-    let held = |slot: Slot| services[slot as usize].as_ref();
+fn goes_before(held: &[Option<Held>], a: Slot, b: Slot) -> bool {
+    let held = |slot: Slot| held[slot as usize].as_ref();
     match (held(a), held(b)) {
-        (Some(a), Some(b)) => a.is_older(b),
+        (Some(a), Some(b)) => a.goes_before(b),
         (a, _) => a.is_some(),
     }
 }

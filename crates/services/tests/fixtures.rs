@@ -113,7 +113,9 @@ fn render(manifests: &Manifests) -> String {
     for service in &manifests.services {
         let name = ServiceName::new("default", service.metadata.name.clone().unwrap());
         let compiled = compile(service, &manifests.slices, &manifests.facts);
-        tables.apply(&name, compiled.as_ref(), now).unwrap();
+        tables
+            .apply(&name.clone().into(), compiled.as_ref(), now)
+            .unwrap();
         writeln!(out, "service {name}").unwrap();
         match compiled {
             Some(compiled) => render_service(&mut out, &compiled),
@@ -171,7 +173,7 @@ fn render_port(out: &mut String, port: &Port) {
             Scope::ClusterIp => "cluster IP ",
             Scope::LoadBalancer => "load balancer ",
             Scope::ExternalIp => "external IP ",
-            Scope::NodePort => "",
+            Scope::NodePort | Scope::HostPort => "",
         };
         let limited = if frontend.limited {
             ", source ranges only"

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use tombolo_cni::agent::{self, AddRequest, AddResponse, Interface, PodRoute};
 use tombolo_cni::error::{Error as CniError, code};
 use tombolo_cni::{HOST_LINK_PREFIX, host_link_name};
-use tombolo_ipam::{Attachment, Error as StoreError, Family, Owner, PodRef, Request};
+use tombolo_ipam::{Attachment, Error as StoreError, Family, HostPort, Owner, PodRef, Request};
 use tombolo_netlink::{Mac, Namespace, Netlink};
 
 use super::errors::{any, exists_already, kernel, store};
@@ -114,6 +114,8 @@ impl Endpoints {
         made.link = true;
         fault::at(Step::AddLinkMade)?;
         self.wire(host, inside, &link, index, wanted.others)?;
+        self.services.add_host_ports(attachment).map_err(any)?;
+        fault::at(Step::AddHostPortsWritten)?;
         self.namespaces.add(attachment, wanted.netns_cookie);
         pending.wait().map_err(store)?;
         fault::at(Step::AddStored)?;
@@ -147,6 +149,9 @@ impl Endpoints {
     fn undo(&self, host: &mut Netlink, owner: &Owner, made: &Made) -> Result<(), Error> {
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
         self.namespaces.remove(owner);
+        if let Some(attachment) = &made.attachment {
+            self.services.remove_host_ports(attachment)?;
+        }
         if let (Some(attachment), true) = (&made.attachment, made.link) {
             let settings = PodSettings::default();
             pod_link(attachment, &host_name, &settings).remove(host, &self.datapath)?;
@@ -179,6 +184,7 @@ impl Endpoints {
             mtu: settings.mtu,
             families: Family::ALL.into_iter().filter(has_block).collect(),
             addresses: request.requested_ips.clone(),
+            host_ports: request.host_ports.iter().map(host_port).collect(),
         })
     }
 
@@ -237,6 +243,16 @@ fn pod_ref(request: &AddRequest) -> Option<PodRef> {
         name,
         uid: request.pod_uid.clone(),
     })
+}
+
+/// As the store has it.
+fn host_port(asked: &agent::HostPort) -> HostPort {
+    HostPort {
+        protocol: asked.protocol.number(),
+        host_ip: asked.host_ip,
+        host_port: asked.host_port,
+        container_port: asked.container_port,
+    }
 }
 
 /// Locally administered, unicast, and the same for the same attachment, as the name of its link is.

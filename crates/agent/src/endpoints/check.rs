@@ -34,6 +34,7 @@ impl Endpoints {
             return Err(self.not_held(&owner));
         };
         let mut differences = on_node.differences(&self.datapath, &attachment).map_err(any)?;
+        differences.extend(self.services.host_port_differences(&attachment).map_err(any)?);
         differences.extend(self.not_listed(&attachment, request)?);
         let inside = pod.run(|| differences_inside(on_node.link(&attachment), &attachment, request));
         differences.extend(inside.and_then(|inside| inside).map_err(kernel)?);

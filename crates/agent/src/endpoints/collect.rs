@@ -97,6 +97,9 @@ impl Collection<'_> {
         let Some(held) = self.keep("read the attachments", self.endpoints.store.attachments()) else {
             return;
         };
+        let host_ports = self.endpoints.services.collect_host_ports(&held);
+        let host_ports = self.keep("look at the host ports", host_ports);
+        self.removed.strays.extend(host_ports.unwrap_or_default());
         let links: BTreeSet<String> = held
             .iter()
             .map(|a| host_link_name(&a.owner.container_id, &a.owner.ifname))

@@ -32,6 +32,12 @@ pub fn store(error: StoreError) -> CniError {
             "the requested address cannot be had",
             details,
         ),
+        StoreError::HostPortInUse { .. } => {
+            CniError::new(code::HOST_PORT, "a host port is another pod's", details)
+        }
+        StoreError::HostPortFamily { .. } => {
+            CniError::new(code::INVALID_CONFIG, "a host port cannot be had", details)
+        }
         StoreError::AlreadyAllocated { .. } => {
             CniError::new(code::EXISTS, "the attachment exists already", details)
         }

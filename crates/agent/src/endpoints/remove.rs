@@ -37,6 +37,11 @@ impl Endpoints {
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
         let held = self.store.get(owner)?;
         self.namespaces.remove(owner);
+        // First, so that nothing more comes this way.
+        if let Some(attachment) = &held {
+            self.services.remove_host_ports(attachment)?;
+        }
+        fault::at(Step::DelHostPortsRemoved)?;
         let link = PodLink {
             host_name: &host_name,
             pod_name: &owner.ifname,

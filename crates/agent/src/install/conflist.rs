@@ -17,7 +17,7 @@ pub fn text(socket: &Path, state_dir: &Path) -> Vec<u8> {
         "name": NETWORK,
         "plugins": [{
             "type": PLUGIN_NAME,
-            "capabilities": {"ips": true},
+            "capabilities": {"ips": true, "portMappings": true},
             "socket": socket,
             "stateDir": state_dir,
         }],

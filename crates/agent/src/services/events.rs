@@ -1,4 +1,4 @@
-//! Kubernetes Events on Services that do not get what an older one has.
+//! Kubernetes Events on Services that do not get what an older one has, or a pod by its host port.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;

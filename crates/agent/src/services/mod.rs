@@ -2,21 +2,28 @@
 //!
 //! ```text
 //! API server ─▶ watches ─▶ held ─▶ store ─┐
-//!                                         ├─▶ programmer ─▶ services::{compile, Tables} ─▶ kernel
-//! control ─▶ node addresses ──────────────┘        ├─▶ events (conflicts) ─▶ API server
-//!                                                  ├─▶ the node's UDP sockets whose backends have gone: ended
+//!                                         ├─▶ programmer ──▶ programmed (services::Tables) ─▶ kernel
+//! control ─▶ node addresses ──────────────┘        │             ▲          └─▶ the node's UDP sockets whose
+//!                                                  │             │              backends have gone: ended
+//! ADD, DEL ─▶ host_ports ──────────────────────────│─────────────┘
+//!                                                  ├─▶ events (conflicts) ─▶ API server
 //!                                                  └─▶ health (what load balancers ask of this node)
 //! ```
 //!
 //! The programmer has a thread of its own, apart from the control loop: what is told is worked on at once, and what
 //! has come meanwhile is worked on together. It begins with what an agent before this one has written, and changes
-//! nothing until all objects have been seen.
+//! nothing of Services until all objects have been seen.
+//!
+//! Host ports do not wait for anybody: an ADD writes those of its pod itself, while the programmer does not, and they are
+//! there when it answers. They are known before the first pod is served, without the API server.
 
 mod events;
 mod health;
 mod held;
+mod host_ports;
 mod kernel;
 mod memory;
+mod programmed;
 mod programmer;
 mod store;
 mod view;
@@ -24,7 +31,6 @@ mod watches;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,12 +39,13 @@ use tokio::sync::watch;
 use tombolo_abi::Config;
 use tombolo_datapath::Datapath;
 
-use crate::control::Trigger;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use health::Vitals;
 use held::{HeldService, HeldSlice};
-use programmer::{Programmed, Programmer};
+use kernel::Kernel;
+use programmed::Programmed;
+use programmer::Programmer;
 use store::Change;
 use watches::OwnNode;
 
@@ -49,23 +56,21 @@ pub enum Message {
     Node(OwnNode),
     /// All addresses of all nodes.
     NodeAddresses(BTreeSet<IpAddr>),
+    /// Somebody else has written, or could not.
+    Wake,
 }
 
-/// The Services of this node.
+/// The Services of this node, and the host ports of its pods.
 pub struct Services {
-    datapath: Arc<Datapath>,
+    kernel: Arc<Kernel>,
     programmed: Arc<Mutex<Programmed>>,
     tell: Sender<Message>,
-    /// Whether the tables hold frontends, or have held some.
-    known: Arc<AtomicBool>,
 }
 
 /// What [`Services::start`] needs.
 pub struct Start {
     pub node: String,
     pub clients: watch::Receiver<Client>,
-    /// Wakes the control loop, once the programs are to look for Services.
-    pub trigger: Arc<Trigger>,
     /// Where to answer `/healthz` and `/livez`.
     pub health: SocketAddr,
     pub metrics: Arc<Metrics>,
@@ -78,14 +83,11 @@ impl Services {
     /// The kernel does not say what it holds.
     pub fn adopt(datapath: Arc<Datapath>) -> Result<(Arc<Self>, Receiver<Message>), Error> {
         let (tell, told) = mpsc::channel();
-        let rows = kernel::read(&datapath)?;
-        let known = datapath.config()?.flags & Config::SERVICES != 0 || !rows.frontends.is_empty();
-        let programmed = Programmed::adopt(rows);
+        let (kernel, rows) = Kernel::adopt(datapath)?;
         let services = Self {
-            datapath,
-            programmed: Arc::new(Mutex::new(programmed)),
+            kernel: Arc::new(kernel),
+            programmed: Arc::new(Mutex::new(Programmed::adopt(rows))),
             tell,
-            known: Arc::new(AtomicBool::new(known)),
         };
         Ok((Arc::new(services), told))
     }
@@ -98,7 +100,6 @@ impl Services {
         let Start {
             node,
             clients,
-            trigger,
             health,
             metrics,
         } = start;
@@ -107,19 +108,21 @@ impl Services {
         tokio::spawn(events::publish(clients, lost));
         let (vitals, answers) = watch::channel(Vitals::default());
         health::start(health, answers);
-        let known = self.known.clone();
-        let on_known = move || {
-            if !known.swap(true, Ordering::AcqRel) {
-                trigger.pull();
-            }
-        };
-        let (datapath, programmed) = (self.datapath.clone(), self.programmed.clone());
-        Programmer::new(node, datapath, programmed, conflicts, vitals, metrics).start(told, on_known)
+        let (kernel, programmed) = (self.kernel.clone(), self.programmed.clone());
+        Programmer::new(node, kernel, programmed, conflicts, vitals, metrics).start(told)
     }
 
     /// Whether packets are to be looked up among Services.
     pub fn are_known(&self) -> bool {
-        self.known.load(Ordering::Acquire)
+        self.kernel.is_on()
+    }
+
+    /// Tells the programs of the node; that they look for Services stays once it is so.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_config(&self, config: &Config) -> Result<(), Error> {
+        Ok(self.kernel.set_config(config)?)
     }
 
     /// Says which addresses nodes have.

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
-use tombolo_datapath::Datapath;
-use tombolo_services::{Changes, Error as Refusal, Facts, HealthCheck, KernelRows, ServiceName, Tables};
+use tombolo_services::{Conflict, Error as Refusal, Facts, HealthCheck, Owner, ServiceName};
 
 use super::events::Lost;
 use super::health::{Answer, Vitals};
-use super::kernel::{self, CAPACITY};
+use super::kernel::Kernel;
+use super::programmed::Programmed;
 use super::store::Store;
 use super::{Message, memory};
 use crate::error::Error;
@@ -30,50 +30,9 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 const RESTING: Duration = Duration::from_secs(1);
 const FULL: Duration = Duration::from_secs(10);
 
-/// IP protocol number.
-const UDP: u8 = 17;
-
-/// How many problems are told one by one.
-const TOLD: usize = 10;
-
-/// What is programmed, and what of it is not as somebody wants it.
-pub struct Programmed {
-    pub tables: Tables,
-    /// Services that there was no room for, and when to try again.
-    refused: BTreeMap<Arc<ServiceName>, (Refusal, Instant)>,
-    /// What is wrong with objects.
-    problems: BTreeMap<Arc<ServiceName>, Vec<String>>,
-}
-
-impl Programmed {
-    /// What an agent before this one has written.
-    pub fn adopt(rows: KernelRows) -> Self {
-        Self {
-            tables: Tables::adopt(CAPACITY, rows, Instant::now()),
-            refused: BTreeMap::new(),
-            problems: BTreeMap::new(),
-        }
-    }
-
-    /// What is wrong, for a person.
-    pub fn problems(&self) -> Vec<String> {
-        let refused = self.refused.values().map(|(why, _)| why.to_string());
-        let conflicts = self.tables.conflicts();
-        let conflicts = conflicts.iter().map(|c| format!("Service {}: {c}", c.service));
-        let problems = self.problems.values().flatten().cloned();
-        let mut all: Vec<String> = refused.chain(conflicts).chain(problems).collect();
-        if all.len() > TOLD {
-            let more = all.len() - TOLD;
-            all.truncate(TOLD);
-            all.push(format!("and {more} more with Services; see the agent's log"));
-        }
-        all
-    }
-}
-
 /// Does the work.
 pub struct Programmer {
-    datapath: Arc<Datapath>,
+    kernel: Arc<Kernel>,
     programmed: Arc<Mutex<Programmed>>,
     store: Store,
     facts: Facts,
@@ -82,8 +41,6 @@ pub struct Programmer {
     knows_addresses: bool,
     /// Whether all that is there has been programmed once.
     settled: bool,
-    /// What the kernel has not taken yet: nothing else is applied before.
-    unwritten: Option<Changes>,
     health_checks: BTreeMap<Arc<ServiceName>, HealthCheck>,
     health_changed: bool,
     conflicts: UnboundedSender<Lost>,
@@ -94,14 +51,14 @@ pub struct Programmer {
 impl Programmer {
     pub fn new(
         node: String,
-        datapath: Arc<Datapath>,
+        kernel: Arc<Kernel>,
         programmed: Arc<Mutex<Programmed>>,
         conflicts: UnboundedSender<Lost>,
         vitals: watch::Sender<Vitals>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            datapath,
+            kernel,
             programmed,
             store: Store::default(),
             facts: Facts {
@@ -111,7 +68,6 @@ impl Programmer {
             knows_node: false,
             knows_addresses: false,
             settled: false,
-            unwritten: None,
             health_checks: BTreeMap::new(),
             health_changed: false,
             conflicts,
@@ -120,19 +76,15 @@ impl Programmer {
         }
     }
 
-    /// Starts the thread, for as long as the process lives. `on_known` is called after rounds that wrote frontends.
+    /// Starts the thread, for as long as the process lives.
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn start(
-        mut self,
-        told: Receiver<Message>,
-        on_known: impl Fn() + Send + 'static,
-    ) -> Result<(), Error> {
+    pub fn start(mut self, told: Receiver<Message>) -> Result<(), Error> {
         let work = move || {
             let mut again = None;
             while self.listen(&told, again) {
-                again = self.round(&on_known);
+                again = self.round();
             }
         };
         let spawned = thread::Builder::new().name("services".into()).spawn(work);
@@ -162,6 +114,7 @@ impl Programmer {
 
     fn take_in(&mut self, message: Message) {
         match message {
+            Message::Wake => {}
             Message::Service(change) => self.store.service(change),
             Message::Slice(change) => self.store.slice(change),
             Message::Node(node) => {
@@ -190,18 +143,17 @@ impl Programmer {
     }
 
     /// Programs what has changed. Returns when to try again what was left undone.
-    fn round(&mut self, on_known: &impl Fn()) -> Option<Instant> {
-        if !(self.store.is_complete() && self.knows_node && self.knows_addresses) {
-            return None;
-        }
+    fn round(&mut self) -> Option<Instant> {
         let start = Instant::now();
-        if let Some(changes) = self.unwritten.take()
-            && !self.write(changes, on_known)
-        {
-            return Some(start + WRITE_AGAIN);
-        }
         let programmed = self.programmed.clone();
         let mut programmed = programmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = programmed.write_left(&self.kernel);
+        let left = self.note(left);
+        let all_seen = self.store.is_complete() && self.knows_node && self.knows_addresses;
+        if !left || !all_seen {
+            self.count(&mut programmed);
+            return (!left).then_some(start + WRITE_AGAIN);
+        }
         let mut changed = self.store.take_changed();
         let waits_no_longer = programmed
             .refused
@@ -217,18 +169,15 @@ impl Programmer {
             programmed.tables.settle(start);
             tracing::info!(services = self.store.len(), took = ?start.elapsed(), "compiled all Services");
         }
-        let changes = programmed.tables.take_changes();
-        let again = programmed.refused.values().map(|(_, again)| *again).min();
-        self.metrics.services.set(self.store.len() as i64);
-        self.metrics
-            .troubled_services
-            .set((programmed.refused.len() + programmed.problems.len()) as i64);
-        drop(programmed);
-        let again = if changes.is_empty() || self.write(changes, on_known) {
-            again
-        } else {
-            Some(start + WRITE_AGAIN)
+        let written = programmed.write(&self.kernel);
+        let again = match self.note(written) {
+            true => programmed.refused.values().map(|(_, again)| *again).min(),
+            false => Some(start + WRITE_AGAIN),
         };
+        self.count(&mut programmed);
+        let lost = std::mem::take(&mut programmed.lost);
+        drop(programmed);
+        self.tell_losers(lost);
         if is_first {
             memory::give_back();
         }
@@ -256,7 +205,8 @@ impl Programmer {
                 programmed.problems.insert(name.clone(), problems.to_vec());
             }
         }
-        match programmed.tables.apply(name, compiled.as_ref(), now) {
+        let owner = Owner::Service((**name).clone());
+        match programmed.tables.apply(&owner, compiled.as_ref(), now) {
             Ok(()) => {
                 if programmed.refused.remove(name).is_some() {
                     tracing::info!(service = %name, "there is room for it now");
@@ -275,48 +225,34 @@ impl Programmer {
         }
     }
 
-    /// Writes changes; false: the kernel has not taken all of them, and is to get them again.
-    fn write(&mut self, changes: Changes, on_known: &impl Fn()) -> bool {
-        let written = kernel::write(&self.datapath, &changes);
+    /// Notes for those who ask for the node's health whether the kernel takes what is written; returns that.
+    fn note(&self, written: tombolo_datapath::Result<()>) -> bool {
         self.vitals.send_if_modified(|vitals| {
             let refuses = written.is_err();
             std::mem::replace(&mut vitals.kernel_refuses, refuses) != refuses
         });
-        if let Err(error) = written {
-            self.metrics.reconcile_errors.inc();
+        if let Err(error) = &written {
             tracing::error!(%error, "cannot program Services; trying again");
-            self.unwritten = Some(changes);
-            return false;
         }
-        if !changes.frontends.is_empty() {
-            on_known();
-        }
-        self.end_sockets(&changes);
-        for conflict in changes.conflicts {
+        written.is_ok()
+    }
+
+    fn count(&self, programmed: &mut Programmed) {
+        self.metrics.services.set(self.store.len() as i64);
+        self.metrics
+            .troubled_services
+            .set((programmed.refused.len() + programmed.problems.len()) as i64);
+        self.metrics
+            .reconcile_errors
+            .inc_by(std::mem::take(&mut programmed.errors));
+    }
+
+    fn tell_losers(&self, lost: Vec<Conflict>) {
+        for conflict in lost {
             tracing::warn!(service = %conflict.service, "{conflict}");
             let uid = self.store.get(&conflict.service).and_then(|s| s.metadata.uid);
             // Nobody listens any more only when the process ends.
             let _ = self.conflicts.send(Lost { conflict, uid });
-        }
-        true
-    }
-
-    /// The node's own connected UDP sockets cannot choose again: they are told that their backend has gone.
-    fn end_sockets(&self, changes: &Changes) {
-        let of_udp = changes
-            .backends_down
-            .iter()
-            .filter(|(_, backend)| backend.protocol == UDP);
-        let left = of_udp
-            .map(|(_, backend)| (backend.address, backend.port))
-            .collect();
-        match self.datapath.end_sockets(&left) {
-            Ok(0) => {}
-            Ok(ended) => tracing::debug!(ended, "ended UDP sockets whose backends have gone"),
-            Err(error) => {
-                self.metrics.reconcile_errors.inc();
-                tracing::error!(%error, "cannot end UDP sockets whose backends have gone");
-            }
         }
     }
 

@@ -10,7 +10,7 @@ use tombolo_abi::{
 };
 use tombolo_cni::agent::{Backend, Backends, ClientWay, Frontend, Outcome};
 use tombolo_datapath::Tables;
-use tombolo_services::{Place, ServiceName};
+use tombolo_services::{Attachment, Owner, Place};
 
 use super::Services;
 use crate::error::Error;
@@ -21,14 +21,14 @@ impl Services {
     /// # Errors
     /// The kernel does not say.
     pub fn view(&self, client: Option<IpAddr>) -> Result<Vec<Frontend>, Error> {
-        let rows = self.datapath.frontends().entries()?;
-        let kernel = Kernel::read(&self.datapath, client)?;
-        let owners: HashMap<FrontendKey, ServiceName> = {
+        let rows = self.kernel.datapath.frontends().entries()?;
+        let kernel = Kernel::read(&self.kernel.datapath, client)?;
+        let owners: HashMap<FrontendKey, Owner> = {
             let programmed = self.lock();
             programmed
                 .tables
                 .owners()
-                .map(|(key, name)| (*key, name.clone()))
+                .map(|(key, owner)| (*key, owner.clone()))
                 .collect()
         };
         let of_ports = rows.iter().filter(|(key, _)| key.protocol != 0);
@@ -36,7 +36,7 @@ impl Services {
         for (key, row) in of_ports {
             frontends.push(kernel.frontend(key, row, owners.get(key))?);
         }
-        frontends.sort_by(|a, b| (&a.service, &a.frontend).cmp(&(&b.service, &b.frontend)));
+        frontends.sort_by(|a, b| (&a.service, &a.pod, &a.frontend).cmp(&(&b.service, &b.pod, &b.frontend)));
         Ok(frontends)
     }
 }
@@ -78,7 +78,7 @@ impl<'a> Kernel<'a> {
         &self,
         key: &FrontendKey,
         row: &abi::Frontend,
-        service: Option<&ServiceName>,
+        owner: Option<&Owner>,
     ) -> Result<Frontend, Error> {
         let ranges = (row.source_ranges != 0).then(|| self.source_ranges(row.source_ranges));
         let set = |slab: Slab, maglev: u32, drop: u32| Backends {
@@ -105,8 +105,13 @@ impl<'a> Kernel<'a> {
             None => None,
         };
         Ok(Frontend {
-            service: service.map(ToString::to_string),
-            frontend: Place(*key).to_string(),
+            service: owner.and_then(Owner::service).map(ToString::to_string),
+            pod: owner.and_then(Owner::pod).map(pod_name),
+            frontend: if row.flags & abi::Frontend::HOST_PORT != 0 {
+                Place(*key).of_host_port()
+            } else {
+                Place(*key).to_string()
+            },
             internal,
             external,
             affinity_seconds: row.affinity_timeout,
@@ -203,6 +208,11 @@ impl<'a> Kernel<'a> {
         })
         .collect()
     }
+}
+
+/// `namespace/name`, or what the runtime calls it.
+fn pod_name(pod: &Attachment) -> String {
+    pod.pod.clone().unwrap_or_else(|| pod.to_string())
 }
 
 fn address(backend: &abi::Backend) -> SocketAddr {

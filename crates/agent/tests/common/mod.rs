@@ -29,12 +29,13 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tombolo_abi::{BackendState, Frontend};
 use tombolo_cni::{HOST_LINK_PREFIX, fault};
 use tombolo_netlink::{ROUTE_PROTOCOL, Route};
 use tombolo_testkit::{Bpffs, End, Process, TestNamespace, connect, wait_for};
 
 pub use api::Api;
-pub use plugin::{Added, Call, answer, plugin, silence};
+pub use plugin::{Added, Call, answer, plugin, silence, with_host_ports};
 
 /// How long anything may take on a machine that does other things too.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -294,6 +295,7 @@ impl Node {
             neighbours,
             routes: routes.map(|r| r.destination.addr()).collect(),
             rows: rows.keys().map(|a| IpAddr::from(*a)).collect(),
+            host_ports: led_to(&tables),
             pins,
             files: names(&self.state_dir().join("adding"))
                 .into_iter()
@@ -324,12 +326,28 @@ impl Node {
         let traces = self.traces();
         assert_eq!(traces.links, links, "links");
         assert_eq!(traces.rows, addresses, "rows of ENDPOINTS");
+        let strange = traces.host_ports.difference(&addresses);
+        assert_eq!(strange.count(), 0, "host ports lead to {:?}", traces.host_ports);
         assert_eq!(traces.routes, addresses, "routes to pods");
         assert_eq!(traces.neighbours, addresses, "neighbours");
         assert_eq!(traces.pins.len(), 2 * links.len(), "pins: {:?}", traces.pins);
         assert!(traces.files.is_empty(), "files: {:?}", traces.files);
         assert_eq!(self.allocated(), addresses, "addresses in the store");
     }
+}
+
+/// Where host ports lead to.
+fn led_to(tables: &tombolo_datapath::Tables) -> BTreeSet<IpAddr> {
+    let rows = tables.frontends().entries().unwrap();
+    let of_pods = rows.values().filter(|row| row.flags & Frontend::HOST_PORT != 0);
+    of_pods
+        .map(|row| {
+            let ids = tables.slabs().get(row.internal.base()).unwrap().unwrap().backends;
+            let backend = tables.backends().get(ids[0]).unwrap().unwrap();
+            assert_eq!(backend.state, BackendState::Serving as u8, "{backend:?}");
+            IpAddr::from(backend.address)
+        })
+        .collect()
 }
 
 /// What there is of pods.
@@ -339,6 +357,8 @@ pub struct Traces {
     pub neighbours: BTreeSet<IpAddr>,
     pub routes: BTreeSet<IpAddr>,
     pub rows: BTreeSet<IpAddr>,
+    /// Pods' addresses that host ports lead to.
+    pub host_ports: BTreeSet<IpAddr>,
     pub pins: BTreeSet<String>,
     pub files: BTreeSet<String>,
 }

@@ -38,6 +38,12 @@ impl<'a> Call<'a> {
     }
 }
 
+/// What a runtime adds to the configuration for a pod with host ports.
+pub fn with_host_ports(ports: &[(u16, u16, &str, &str)]) -> Value {
+    let mapping = |&(host_port, container_port, host_ip, protocol): &(u16, u16, &str, &str)| json!({"hostPort": host_port, "containerPort": container_port, "hostIP": host_ip, "protocol": protocol});
+    json!({"runtimeConfig": {"portMappings": ports.iter().map(mapping).collect::<Vec<_>>()}})
+}
+
 /// What the plugin has printed: a result, or an error.
 pub fn answer(output: &Output) -> Result<Value, Value> {
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
@@ -148,6 +154,16 @@ impl Node {
     /// ADD for a pod: the result, or the error.
     pub fn add(&self, pod: &Pod) -> Result<Added, Value> {
         self.add_by(&Call::new("ADD", &pod.id, &pod.namespace.path()))
+    }
+
+    /// ADD for a pod with host ports, as runtimes pass them: the node's, the pod's, the node's address, the protocol.
+    pub fn add_with(&self, pod: &Pod, ports: &[(u16, u16, &str, &str)]) -> Result<Added, Value> {
+        let path = pod.namespace.path();
+        self.add_by(&Call {
+            config: with_host_ports(ports),
+            args: &format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME={};IgnoreUnknown=1", pod.id),
+            ..Call::new("ADD", &pod.id, &path)
+        })
     }
 
     /// ADD by a call of a kind of its own.

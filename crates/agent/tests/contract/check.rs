@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tombolo_abi::Hook;
+use tombolo_abi::{Frontend, FrontendKey, Hook, Slab};
 use tombolo_cni::host_link_name;
 use tombolo_datapath::{Datapath, Options};
 use tombolo_netlink::{LinkChange, ROUTE_PROTOCOL, Veth};
@@ -147,6 +147,28 @@ const DAMAGES: &[Damage] = &[
             tables.endpoints().insert(&key, &other).unwrap();
         });
     }),
+    (
+        "FRONTENDS has no row of host port 8080/TCP (IPv6)",
+        |node, _, _| {
+            with_tables(node, |tables| {
+                let key = host_port(false);
+                assert!(tables.frontends().remove(&key).unwrap());
+            });
+        },
+    ),
+    (
+        "host port 8080/TCP (IPv4) leads to nobody instead of 10.244.1.",
+        |node, _, _| {
+            with_tables(node, |tables| {
+                let row = tables.frontends().get(&host_port(true)).unwrap().unwrap();
+                let other = Frontend {
+                    external: Slab::NONE,
+                    ..row
+                };
+                tables.frontends().insert(&host_port(true), &other).unwrap();
+            });
+        },
+    ),
     ("the node has no route to fd00:", |node, _, added| {
         let mut netlink = node.namespace.netlink();
         let routes = netlink.routes(ROUTE_PROTOCOL).unwrap().into_iter();
@@ -204,6 +226,16 @@ const DAMAGES: &[Damage] = &[
         ip(pod, &["link", "set", "eth0", "name", "old"]);
     }),
 ];
+
+fn host_port(v4: bool) -> FrontendKey {
+    let any: IpAddr = if v4 { "0.0.0.0" } else { "::" }.parse().unwrap();
+    FrontendKey {
+        address: any.into(),
+        port: 8080_u16.to_be(),
+        protocol: 6,
+        pad: 0,
+    }
+}
 
 fn set_up(namespace: &tombolo_testkit::TestNamespace, name: &str, up: bool) {
     let mut netlink = namespace.netlink();
@@ -269,7 +301,7 @@ fn what_differs_is_named() {
     let added_whole = node.add(&whole).unwrap();
     for (words, damage) in DAMAGES {
         let pod = Pod::new();
-        let added = node.add(&pod).unwrap();
+        let added = node.add_with(&pod, &[(8080, 80, "", "tcp")]).unwrap();
         node.check(&pod, &added.printed).unwrap();
         damage(&node, &pod, &added);
         let error = node

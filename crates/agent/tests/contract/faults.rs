@@ -8,7 +8,10 @@ use tombolo_agent::fault::Step;
 use tombolo_cni::fault::PluginStep;
 
 use crate::DUAL;
-use crate::common::{Added, Node, Pod, answer, silence};
+use crate::common::{Added, Call, Node, Pod, answer, silence, with_host_ports};
+
+/// What each pod here has, one after the other.
+const HOST_PORT: &[(u16, u16, &str, &str)] = &[(8080, 80, "", "tcp")];
 
 /// A node with a pod that none of it may concern.
 struct Bed {
@@ -20,7 +23,7 @@ impl Bed {
     fn new() -> Self {
         let node = Node::start(&DUAL);
         let pod = Pod::new();
-        let added = node.add(&pod).unwrap();
+        let added = node.add_with(&pod, &[(8079, 80, "", "tcp")]).unwrap();
         Self {
             node,
             bystander: (pod, added),
@@ -28,7 +31,10 @@ impl Bed {
     }
 
     fn call(&self, command: &str, pod: &Pod) -> Output {
-        self.node.plugin(command, &pod.id, &pod.namespace.path())
+        self.node.call(&Call {
+            config: with_host_ports(HOST_PORT),
+            ..Call::new(command, &pod.id, &pod.namespace.path())
+        })
     }
 
     /// A call that comes by the armed step, whose name it gives if it did not.
@@ -48,6 +54,8 @@ impl Bed {
     fn expect_nothing_left(&self, of: &str) {
         let (pod, added) = &self.bystander;
         self.node.expect_only(&[(pod, added)]);
+        let host_ports: Vec<_> = self.node.traces().host_ports.into_iter().collect();
+        assert_eq!(host_ports, added.addresses, "{of}: the bystander's host port");
         let checked = self.node.check(pod, &added.printed);
         checked.unwrap_or_else(|error| panic!("{of}: the bystander: {error}"));
     }
@@ -104,7 +112,7 @@ fn a_del_that_fails_at_any_step_can_be_repeated() {
     let mut bed = Bed::new();
     for step in steps_of("Del").into_iter().chain(plugin_steps_of("Del")) {
         let pod = Pod::new();
-        bed.node.add(&pod).unwrap();
+        bed.node.add_with(&pod, HOST_PORT).unwrap();
         let alone = is_without_agent(&step);
         if alone {
             bed.node.end_agent(Signal::SIGTERM);
@@ -152,7 +160,7 @@ fn an_agent_that_is_killed_at_any_step_of_a_del_leaves_nothing() {
     let mut bed = Bed::new();
     for step in steps_of("Del") {
         let pod = Pod::new();
-        bed.node.add(&pod).unwrap();
+        bed.node.add_with(&pod, HOST_PORT).unwrap();
         let output = bed.call_armed("DEL", &pod, &step, "kill");
         silence(&output).unwrap_or_else(|error| panic!("{step}: the plugin does without: {error}"));
         bed.node.agent_was_killed();
@@ -171,7 +179,7 @@ fn a_plugin_that_is_killed_at_any_step_leaves_nothing_after_its_del() {
         let command = if step.starts_with("Add") { "ADD" } else { "DEL" };
         let alone = is_without_agent(&step);
         if command == "DEL" {
-            bed.node.add(&pod).unwrap();
+            bed.node.add_with(&pod, HOST_PORT).unwrap();
         }
         if alone {
             bed.node.end_agent(Signal::SIGTERM);

@@ -14,6 +14,7 @@ mod check;
 mod collect;
 mod faults;
 mod histories;
+mod host_ports;
 mod shipped;
 mod status;
 

@@ -7,6 +7,7 @@ mod merge_keys;
 mod namespace;
 mod node;
 mod pod;
+mod pod_ports;
 mod service;
 
 use schemars::JsonSchema;

@@ -1,7 +1,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::{core, fields};
+use super::{core, fields, pod_ports};
 use crate::cause::{Cause, CauseReason};
 use crate::resource::{Column, RegistrationError, Resource, Rules};
 
@@ -109,7 +109,10 @@ fn complete_container(container: &mut Value) {
 
 /// A pod is never changed under its containers: what runs is what was created.
 fn validate(old: Option<&Value>, new: &Value) -> Vec<Cause> {
-    if old.is_none_or(|old| fixed(old, old) == fixed(new, old)) {
+    let Some(old) = old else {
+        return pod_ports::check(new);
+    };
+    if fixed(old, old) == fixed(new, old) {
         return Vec::new();
     }
     let detail = "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations`, `spec.terminationGracePeriodSeconds` and an empty `spec.nodeName`; delete the pod and create it anew";

@@ -22,7 +22,11 @@ pub fn table(frontends: &[Frontend]) -> Table {
             set(&one.external)
         };
         let mut row = vec![
-            one.service.clone().unwrap_or_else(|| "-".to_owned()),
+            match (&one.service, &one.pod) {
+                (Some(service), _) => service.clone(),
+                (None, Some(pod)) => format!("pod {pod}"),
+                (None, None) => "-".to_owned(),
+            },
             one.frontend.clone(),
             set(&one.internal),
             external,

@@ -1,13 +1,13 @@
 //! The node's tables, for people.
 
 use comfy_table::Table;
-use tombolo_cni::agent::{Allocation, BlockUsage, Drop, Endpoint, Route};
+use tombolo_cni::agent::{Allocation, BlockUsage, Drop, Endpoint, HostPort, Route};
 
 use crate::output::table;
 
 /// The pods' interfaces.
 pub fn endpoints(endpoints: &[Endpoint]) -> Table {
-    let mut table = table(&["pod", "interface", "addresses", "host side", "mtu"]);
+    let mut table = table(&["pod", "interface", "addresses", "host ports", "host side", "mtu"]);
     for one in endpoints {
         let pod = match (&one.pod_namespace, &one.pod_name) {
             (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
@@ -18,11 +18,22 @@ pub fn endpoints(endpoints: &[Endpoint]) -> Table {
             pod,
             one.if_name.clone(),
             addresses.join(","),
+            ports(&one.host_ports),
             one.host_interface.clone(),
             one.mtu.to_string(),
         ]);
     }
     table
+}
+
+fn ports(ports: &[HostPort]) -> String {
+    let texts = ports
+        .iter()
+        .map(|port| format!("{port} to {}", port.container_port));
+    match texts.collect::<Vec<_>>() {
+        none if none.is_empty() => "-".to_owned(),
+        some => some.join(", "),
+    }
 }
 
 /// How full the blocks are.

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive, Type};
 
+use crate::host_ports;
 use crate::objects::{NODES, addresses, cluster_ips, load_balancer_ips, node_port, pod, service, start};
 use crate::support::agents::{Agent, Build};
 use crate::support::asking::{Client, Protocol, ask_udp};
@@ -273,13 +274,26 @@ pub fn the_type_is_patched_under_traffic(lab: &Lab) {
 pub fn agents_come_and_go(lab: &Lab) {
     let all = |name: &str| service(name, json!({"letter": "a"}), json!({"type": "NodePort"}));
     lab.apply(&[all("stays")]);
+    start(
+        lab,
+        &[host_ports::pod(
+            "has-ports",
+            0,
+            &[(8080, ""), (8081, NODES[0][1])],
+        )],
+    );
     let object = lab.object("service", "stays");
     let at_nodes = ["172.20.1.11", "172.20.1.12"]
         .map(|a| SocketAddr::new(a.parse().unwrap(), node_port(&object, Protocol::Tcp)));
+    let host_ports = [(0, 8080), (1, 8080), (1, 8081)];
+    let host_ports = host_ports
+        .map(|(family, port)| SocketAddr::new(addresses(0)[family], port))
+        .to_vec();
     let (inside, outside) = (Client::pod(lab, "b1"), Client::outside(lab));
     let loads = [
         Load::start(lab, &inside, cluster_ips(&object)),
         Load::start(lab, &outside, at_nodes.to_vec()),
+        Load::start(lab, &outside, host_ports),
     ];
     let mut agents = [Agent::replace(lab, "node1"), Agent::replace(lab, "node2")];
     for round in 0..2 {

@@ -6,6 +6,7 @@
 mod beside;
 mod changes;
 mod churn;
+mod host_ports;
 mod nodes;
 mod objects;
 mod reach;
@@ -20,12 +21,13 @@ use support::Lab;
 type Scenario = (&'static str, fn(&Lab));
 
 /// What goes through Services, by sockets as by packets.
-const TRAFFIC: [Scenario; 8] = [
+const TRAFFIC: [Scenario; 9] = [
     ("backends see who asks", reach::backends_see_who_asks),
     ("policy Local", reach::policy_local),
     ("refused", reach::what_nobody_serves_is_refused),
     ("affinity", reach::affinity_keeps_clients),
     ("some are let in", reach::some_are_let_in),
+    ("host ports", host_ports::lead_to_their_pod),
     ("rolling restart", changes::a_rolling_restart_fails_nobody),
     (
         "UDP moves on",
@@ -37,13 +39,15 @@ const TRAFFIC: [Scenario; 8] = [
     ),
 ];
 
-const BY_SOCKETS: [Scenario; 6] = [
+const BY_SOCKETS: [Scenario; 8] = [
     ("nodes", nodes::reach_services_as_pods_do),
     ("a node's UDP", nodes::hear_that_their_udp_backend_has_gone),
     ("types", changes::the_type_is_patched_under_traffic),
     ("health checks", beside::load_balancers_learn_where_endpoints_are),
     ("kube-proxy", beside::kube_proxy_is_noticed),
     ("conflicts", beside::the_younger_of_two_gets_an_event),
+    ("host ports near by", host_ports::are_reached_from_their_node),
+    ("one has a host port", host_ports::are_had_by_one),
 ];
 
 #[test]

@@ -3,14 +3,17 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// A place where a Service is reached, and what takes it from there.
+/// A place where a Service is reached, or a pod by its host port, and what takes it from there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Frontend {
     /// The Service as `namespace/name`; none where the agent has only taken over the row so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// The place, as people write it: `10.96.0.1:443/TCP`, `node port 30080/TCP (IPv4)`.
+    /// The pod as `namespace/name` whose host port it is, and no Service's; otherwise none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The place, as people write it: `10.96.0.1:443/TCP`, `node port 30080/TCP (IPv4)`, `host port 8080/TCP (IPv4)`.
     pub frontend: String,
     /// The backends for clients of this node: its pods.
     pub internal: Backends,

@@ -64,7 +64,8 @@ fn the_agent_hears_what_the_runtime_said() {
     environment[4].1 = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=9d".into();
     let more = json!({
         "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
-        "runtimeConfig": { "ips": ["10.244.1.7/24"], "bandwidth": { "egressRate": 1_000_000 } },
+        "runtimeConfig": { "ips": ["10.244.1.7/24"], "bandwidth": { "egressRate": 1_000_000 },
+            "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1" }] },
         "dns": { "nameservers": ["10.96.0.10"] },
     });
     let document = run(plugin(), &environment, node.config("1.1.0", more).as_bytes()).success();
@@ -83,6 +84,11 @@ fn the_agent_hears_what_the_runtime_said() {
         ["10.244.1.7".parse::<std::net::IpAddr>().unwrap()]
     );
     assert!(request.egress_limit);
+    let ports: Vec<String> = request.host_ports.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (ports, request.host_ports[0].container_port.get()),
+        (vec!["192.0.2.1:8080/TCP".to_owned()], 80)
+    );
 }
 
 #[test]

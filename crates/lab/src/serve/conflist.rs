@@ -7,11 +7,12 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::plugin::{self, Operation};
 use crate::place::Place;
 use crate::pod::PodRecord;
+use crate::port_mapping::PortMapping;
 
 /// A network's configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -74,7 +75,7 @@ impl Conflist {
                 node,
                 Operation::Add,
                 &one.kind,
-                &self.config(one, result.as_ref()),
+                &self.config(one, &pod.port_mappings, result.as_ref()),
                 pod,
             )
             .await?;
@@ -97,16 +98,26 @@ impl Conflist {
     /// In words, what a plugin answered.
     pub async fn delete(&self, node: &Place, pod: &PodRecord, result: Option<&Value>) -> Result<(), String> {
         for one in self.plugins.iter().rev() {
-            plugin::call(node, Operation::Del, &one.kind, &self.config(one, result), pod).await?;
+            plugin::call(
+                node,
+                Operation::Del,
+                &one.kind,
+                &self.config(one, &pod.port_mappings, result),
+                pod,
+            )
+            .await?;
         }
         Ok(())
     }
 
     /// What a plugin reads: its own part, what all share, and what the plugins before it made.
-    fn config(&self, plugin: &Plugin, previous: Option<&Value>) -> Value {
+    fn config(&self, plugin: &Plugin, ports: &[PortMapping], previous: Option<&Value>) -> Value {
         let mut config = plugin.rest.clone();
         // What the plugin can be asked for is between the file and the runtime.
-        config.remove("capabilities");
+        let capabilities = config.remove("capabilities").unwrap_or_default();
+        if capabilities["portMappings"] == true && !ports.is_empty() {
+            config.insert("runtimeConfig".into(), json!({ "portMappings": ports }));
+        }
         config.insert("cniVersion".into(), self.cni_version.as_str().into());
         config.insert("name".into(), self.name.as_str().into());
         config.insert("type".into(), plugin.kind.as_str().into());
@@ -135,11 +146,26 @@ mod tests {
         }
         let list = Conflist::read(folder.path()).unwrap();
         let previous = Value::from("before");
-        let config = list.config(&list.plugins[0], Some(&previous));
+        let ports = [PortMapping {
+            host_port: 8080,
+            container_port: 80,
+            protocol: "tcp".to_owned(),
+            host_ip: String::new(),
+        }];
+        let config = list.config(&list.plugins[0], &ports, Some(&previous));
         let expected = serde_json::json!({
             "cniVersion": "1.0.0", "name": "10-b.conflist", "type": "x", "key": 1, "prevResult": "before",
         });
-        assert_eq!(config, expected);
+        assert_eq!(config, expected, "this plugin cannot be asked for port mappings");
+        let capable = Plugin {
+            rest: serde_json::from_value(json!({"capabilities": {"portMappings": true}})).unwrap(),
+            ..list.plugins[0].clone()
+        };
+        assert_eq!(
+            list.config(&capable, &ports, None)["runtimeConfig"],
+            json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]})
+        );
+        assert_eq!(list.config(&capable, &[], None)["runtimeConfig"], Value::Null);
         fs::write(folder.path().join("00-broken.conflist"), "{").unwrap();
         assert!(
             Conflist::read(folder.path())

@@ -24,6 +24,7 @@ use super::status;
 use crate::api::Api;
 use crate::place::Place;
 use crate::pod::PodRecord;
+use crate::port_mapping::PortMapping;
 use crate::state::LabDir;
 
 /// The pause after the first failure of a step that is tried again; it doubles up to [`LONGEST_PAUSE`].
@@ -168,6 +169,7 @@ impl Runner {
             node: node_name(&self.pod).unwrap_or_default().to_owned(),
             netns: Default::default(),
             addresses: Vec::new(),
+            port_mappings: PortMapping::of(&self.pod),
             started: status::now(),
         };
         let mut pause = FIRST_PAUSE;

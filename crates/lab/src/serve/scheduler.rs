@@ -1,5 +1,5 @@
 //! The smallest scheduler: a pod without a node goes to the ready node with the fewest pods that its node
-//! selector allows.
+//! selector allows, and where its host ports are free.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::status::now;
 use crate::api::Api;
+use crate::port_mapping::PortMapping;
 
 enum Change {
     Pod(Box<Event<Pod>>),
@@ -90,25 +91,49 @@ impl Cluster {
     /// Places every pod that has no node yet, counting those placed before it.
     fn decide(&self) -> Vec<(Pod, Decision)> {
         let mut load: BTreeMap<String, usize> = BTreeMap::new();
-        for node in self.pods.values().filter_map(node_of) {
+        let mut taken: BTreeMap<String, Vec<PortMapping>> = BTreeMap::new();
+        for pod in self.pods.values() {
+            let Some(node) = node_of(pod) else { continue };
             *load.entry(node.to_owned()).or_default() += 1;
+            if !is_over(pod) {
+                taken
+                    .entry(node.to_owned())
+                    .or_default()
+                    .extend(PortMapping::of(pod));
+            }
         }
         let mut decisions = Vec::new();
         for pod in self.pods.values() {
             if node_of(pod).is_some() || pod.metadata.deletion_timestamp.is_some() {
                 continue;
             }
+            let ports = PortMapping::of(pod);
+            let are_free = |node: &String| {
+                let mut taken = taken.get(node).into_iter().flatten();
+                !taken.any(|one| ports.iter().any(|port| port.conflicts_with(one)))
+            };
             let fitting = self
                 .nodes
                 .values()
                 .filter(|node| is_ready(node) && is_selected(pod, node));
+            let fitting: Vec<String> = fitting.map(ResourceExt::name_any).collect();
             let chosen = fitting
-                .map(ResourceExt::name_any)
-                .min_by_key(|node| load.get(node).copied().unwrap_or(0));
+                .iter()
+                .filter(|node| are_free(node))
+                .min_by_key(|node| load.get(*node).copied().unwrap_or(0));
             let decision = match chosen {
                 Some(node) => {
                     *load.entry(node.clone()).or_default() += 1;
-                    Decision::Bind(node)
+                    taken.entry(node.clone()).or_default().extend(ports);
+                    Decision::Bind(node.clone())
+                }
+                None if !fitting.is_empty() => {
+                    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                    Decision::Wait(format!(
+                        "none of the {} nodes that the pod may run on has its host ports free ({})",
+                        fitting.len(),
+                        ports.join(", ")
+                    ))
                 }
                 None => Decision::Wait(format!(
                     "none of the {} nodes is ready and has the labels of the pod's nodeSelector",
@@ -148,6 +173,12 @@ fn is_ready(node: &Node) -> bool {
         && conditions
             .into_iter()
             .any(|one| one.type_ == "Ready" && one.status == "True")
+}
+
+/// Whether nothing of the pod runs any more.
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn is_selected(pod: &Pod, node: &Node) -> bool {
@@ -253,5 +284,48 @@ mod tests {
         let decided = decided(&cluster);
         assert_eq!(decided[0].1, Decision::Bind("n2".to_owned()));
         assert!(matches!(decided[1].1, Decision::Wait(_)));
+    }
+
+    #[test]
+    fn host_ports_are_had_once_a_node() {
+        let with = |protocol: &str, ip: &str| {
+            let port = json!({"containerPort": 80, "hostPort": 8080, "protocol": protocol, "hostIP": ip});
+            json!({"containers": [{"name": "c", "ports": [{"containerPort": 80}, port]}]})
+        };
+        let names = |pods: &[(&str, serde_json::Value)]| {
+            let pods = pods.iter().map(|(name, spec)| pod(name, spec.clone())).collect();
+            decided(&cluster(pods, vec![node("n1", "True"), node("n2", "True")]))
+        };
+        let bind = |pod: &str, node: &str| (pod.to_owned(), Decision::Bind(node.to_owned()));
+        let all = [
+            ("a", with("TCP", "")),
+            ("b", with("TCP", "")),
+            ("c", with("TCP", "192.0.2.1")),
+        ];
+        let why = "none of the 2 nodes that the pod may run on has its host ports free (192.0.2.1 8080/TCP)";
+        assert_eq!(
+            names(&all),
+            [
+                bind("a", "n1"),
+                bind("b", "n2"),
+                ("c".to_owned(), Decision::Wait(why.to_owned()))
+            ]
+        );
+        let others = [
+            ("a", with("TCP", "192.0.2.1")),
+            ("b", with("TCP", "192.0.2.2")),
+            ("c", with("UDP", "")),
+            ("d", with("SCTP", "0.0.0.0")),
+        ];
+        assert_eq!(
+            names(&others),
+            [bind("a", "n1"), bind("b", "n2"), bind("c", "n1"), bind("d", "n2")]
+        );
+        // A pod that has ended does not need its ports any more.
+        let mut over = pod("a", with("TCP", ""));
+        over.spec.get_or_insert_default().node_name = Some("n1".to_owned());
+        over.status.get_or_insert_default().phase = Some("Succeeded".to_owned());
+        let cluster = cluster(vec![over, pod("b", with("TCP", ""))], vec![node("n1", "True")]);
+        assert_eq!(decided(&cluster), [bind("b", "n1")]);
     }
 }

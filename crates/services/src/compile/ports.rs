@@ -206,7 +206,8 @@ impl Builder<'_> {
     }
 }
 
-fn key(address: IpAddr, port: u16, protocol: u8) -> FrontendKey {
+/// The key of a place.
+pub(super) fn key(address: IpAddr, port: u16, protocol: u8) -> FrontendKey {
     FrontendKey {
         address: address.into(),
         port: port.to_be(),

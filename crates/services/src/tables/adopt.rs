@@ -107,6 +107,19 @@ impl Inherited {
         inherited
     }
 
+    /// The host ports among the frontends, with the backends' ids.
+    pub fn host_ports(&self) -> Vec<(FrontendKey, Vec<u32>)> {
+        let rows = self.frontends.iter();
+        let of_pods = rows.filter(|(_, row)| row.flags & Frontend::HOST_PORT != 0);
+        let ids = |slab: Slab| {
+            let row = self.slab_rows.get(&slab.base());
+            row.map(|r| r.backends[..SLAB_ROW.min(slab.len().into())].to_vec())
+        };
+        of_pods
+            .map(|(key, row)| (*key, ids(row.internal).unwrap_or_default()))
+            .collect()
+    }
+
     /// Takes over a slab that a frontend names, if it is free to be taken and has just these entries.
     pub fn take_slab(&mut self, slab: Slab, entries: &[u32]) -> bool {
         if usize::from(slab.len()) != entries.len() || !self.slabs.contains(&slab) {

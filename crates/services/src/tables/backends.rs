@@ -179,6 +179,19 @@ impl Backends {
         });
     }
 
+    /// Has a backend go that an agent before this one wrote, unless somebody names it.
+    pub fn disinherit(&mut self, key: Key) {
+        self.change(key, |h| h.inherited = BackendState::Gone);
+    }
+
+    /// The same, by its id.
+    pub fn disinherit_id(&mut self, id: u32) {
+        let key = self.held.iter().find(|(_, h)| h.id == id).map(|(key, _)| *key);
+        if let Some(key) = key {
+            self.disinherit(key);
+        }
+    }
+
     /// All Services are known: what none of them named goes, but these.
     pub fn settle(&mut self, kept: &HashSet<u32>) {
         let inherited = self

@@ -2,7 +2,7 @@
 
 use tombolo_abi::{Backend, BackendState, Frontend, FrontendKey, SlabRow, SourceRangeKey};
 
-use crate::{Place, ServiceName};
+use crate::{Owner, Place, ServiceName};
 
 /// What to write so that the kernel holds what the tables say, **in the order of the fields**. Stopped anywhere, each
 /// Service has the frontends and backends that it had before or those that it is to have: nothing is named that is not
@@ -52,23 +52,33 @@ impl Changes {
     }
 }
 
-/// A Service that does not get what an older one has.
+/// A Service that does not get what an older one has, or a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     /// Who does not get it.
     pub service: ServiceName,
     /// Who has it.
-    pub winner: ServiceName,
+    pub winner: Owner,
     /// What it is.
     pub place: Place,
 }
 
 impl std::fmt::Display for Conflict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} is Service {}'s, which is older, or as old and first by name; remove it there, or give Service {} another",
-            self.place, self.winner, self.service
-        )
+        let Self {
+            service,
+            winner,
+            place,
+        } = self;
+        match winner {
+            Owner::Service(winner) => write!(
+                f,
+                "{place} is Service {winner}'s, which is older, or as old and first by name; remove it there, or give Service {service} another"
+            ),
+            Owner::Pod(pod) => write!(
+                f,
+                "{place} is a host port of {pod} on this node, which goes before Services; take it from the pod, or give Service {service} another"
+            ),
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! Who gets a frontend that several Services want.
+//! Who gets a frontend that several want.
 
 use std::collections::HashMap;
 
 use tombolo_abi::FrontendKey;
 
-/// A Service's place in the list of all.
+/// An owner's place in the list of all.
 pub(super) type Slot = u32;
 
 /// Who claims which frontends.
@@ -37,12 +37,12 @@ impl Claims {
     }
 
     /// Adds a claim. Returns who does not get the frontend, be it the newcomer or the owner until now.
-    pub fn add(&mut self, key: FrontendKey, slot: Slot, older: impl Fn(Slot, Slot) -> bool) -> Option<Slot> {
+    pub fn add(&mut self, key: FrontendKey, slot: Slot, before: impl Fn(Slot, Slot) -> bool) -> Option<Slot> {
         let Some(owner) = self.owners.get_mut(&key) else {
             self.owners.insert(key, slot);
             return None;
         };
-        let loser = if older(slot, *owner) {
+        let loser = if before(slot, *owner) {
             std::mem::replace(owner, slot)
         } else {
             slot
@@ -51,8 +51,8 @@ impl Claims {
         Some(loser)
     }
 
-    /// Takes a claim back. The oldest of those who wait gets what the owner leaves.
-    pub fn remove(&mut self, key: &FrontendKey, slot: Slot, older: impl Fn(Slot, Slot) -> bool) {
+    /// Takes a claim back. The first of those who wait gets what the owner leaves.
+    pub fn remove(&mut self, key: &FrontendKey, slot: Slot, before: impl Fn(Slot, Slot) -> bool) {
         let is_owner = self.owners.get(key) == Some(&slot);
         let Some(waiting) = self.waiting.get_mut(key) else {
             if is_owner {
@@ -61,8 +61,8 @@ impl Claims {
             return;
         };
         if is_owner {
-            let oldest = (0..waiting.len()).reduce(|a, b| if older(waiting[b], waiting[a]) { b } else { a });
-            if let Some(heir) = oldest {
+            let first = (0..waiting.len()).reduce(|a, b| if before(waiting[b], waiting[a]) { b } else { a });
+            if let Some(heir) = first {
                 self.owners.insert(*key, waiting.swap_remove(heir));
             }
         } else {

@@ -1,4 +1,4 @@
-//! What the tables hold of a Service.
+//! What the tables hold of a Service, or of a pod's host ports.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use k8s_openapi::jiff::Timestamp;
 use tombolo_abi::{Addr, Frontend, FrontendKey, Slab, SourceRangeKey};
 
 use super::backends::Key;
-use crate::ServiceName;
+use crate::Owner;
 use crate::compiled::{Family, Port, Spread};
 
-/// A Service.
+/// A Service, or a pod's host ports.
 pub(super) struct Held {
-    pub name: Arc<ServiceName>,
+    pub owner: Arc<Owner>,
     pub created: Option<Timestamp>,
     pub ports: Vec<HeldPort>,
     pub ranges: Vec<HeldRanges>,
@@ -47,16 +47,16 @@ pub(super) struct HeldRanges {
 }
 
 impl Held {
-    /// What the Service wants in a row.
+    /// What the owner wants in a row.
     pub fn row(&self, key: &FrontendKey) -> Option<Frontend> {
         let at = self.rows.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
         Some(self.rows[at].1)
     }
 
-    /// Whether this Service gets what both claim.
-    pub fn is_older(&self, other: &Self) -> bool {
-        let age = |h: &Self| (h.created.is_none(), h.created);
-        (age(self), &self.name) < (age(other), &other.name)
+    /// Whether this one gets what both claim.
+    pub fn goes_before(&self, other: &Self) -> bool {
+        let rank = |h: &Self| (h.owner.pod().is_none(), h.created.is_none(), h.created);
+        (rank(self), &self.owner) < (rank(other), &other.owner)
     }
 
     /// The port that is `port`.

@@ -12,7 +12,7 @@ use super::held::range_key;
 use super::{Tables, ids, slabs, whole_address};
 use crate::compiled::{Compiled, Family, Port, Set, Spread};
 use crate::error::{Error, Resource};
-use crate::{ServiceName, maglev};
+use crate::{Owner, maglev};
 
 /// Where everything of a Service is to be.
 #[derive(Default)]
@@ -55,12 +55,12 @@ impl Plan {
     /// Makes sure that all is there which a Service needs. What it allocates is the plan's.
     pub fn make(
         tables: &mut Tables,
-        name: &ServiceName,
+        owner: &Owner,
         compiled: &Compiled,
         now: Instant,
     ) -> Result<Self, Error> {
         let mut plan = Self::default();
-        match plan.fill(tables, name, compiled, now) {
+        match plan.fill(tables, owner, compiled, now) {
             Ok(()) => Ok(plan),
             Err(error) => {
                 plan.undo(tables);
@@ -72,19 +72,19 @@ impl Plan {
     fn fill(
         &mut self,
         tables: &mut Tables,
-        name: &ServiceName,
+        owner: &Owner,
         compiled: &Compiled,
         now: Instant,
     ) -> Result<(), Error> {
-        let slot = tables.by_name.get(name).copied();
-        tables.check_backends(name, compiled, now)?;
-        tables.check_frontends(name, compiled)?;
+        let slot = tables.by_owner.get(owner).copied();
+        tables.check_backends(owner, compiled, now)?;
+        tables.check_frontends(owner, compiled)?;
         self.ranges = tables.plan_ranges(slot, compiled);
-        tables.check_ranges(name, &self.ranges)?;
+        tables.check_ranges(owner, &self.ranges)?;
         for port in &compiled.ports {
             for index in 0..port.sets.len() {
                 let slab = tables.plan_slab(slot, port, index);
-                self.slabs.push(slab.map_err(|rows| tables.no_slab(name, rows))?);
+                self.slabs.push(slab.map_err(|rows| tables.no_slab(owner, rows))?);
             }
         }
         Ok(())
@@ -106,7 +106,7 @@ impl Tables {
     fn plan_slab(&mut self, slot: Option<Slot>, port: &Port, index: usize) -> Result<SlabPlan, usize> {
         let set = &port.sets[index];
         if let Some(members) = self.members(port, set) {
-            let held = slot.and_then(|s| self.services[s as usize].as_ref()?.port(port));
+            let held = slot.and_then(|s| self.held[s as usize].as_ref()?.port(port));
             if let Some(slab) = held.and_then(|h| h.slab(set.spread, &members)) {
                 return Ok(SlabPlan::Kept(slab));
             }
@@ -176,7 +176,7 @@ impl Tables {
                 .filter(|r| Family::of(r.addr()) == family)
                 .copied()
                 .collect();
-            let held = slot.and_then(|s| self.services[s as usize].as_ref()?.ranges(family));
+            let held = slot.and_then(|s| self.held[s as usize].as_ref()?.ranges(family));
             let number = match held.filter(|h| h.ranges == ranges) {
                 Some(held) => NumberPlan::Kept(held.number),
                 None => {
@@ -198,7 +198,7 @@ impl Tables {
         plans
     }
 
-    fn check_backends(&self, name: &ServiceName, compiled: &Compiled, now: Instant) -> Result<(), Error> {
+    fn check_backends(&self, owner: &Owner, compiled: &Compiled, now: Instant) -> Result<(), Error> {
         let all = compiled.ports.iter().flat_map(|p| &p.backends).map(Key::of);
         let new: HashSet<Key> = all.filter(|k| self.backends.id(k).is_none()).collect();
         let (needed, free) = (new.len(), self.backends.free());
@@ -206,7 +206,7 @@ impl Tables {
             return Ok(());
         }
         Err(lack(
-            name,
+            owner,
             Resource::Backends,
             needed,
             free,
@@ -215,7 +215,7 @@ impl Tables {
         ))
     }
 
-    fn check_frontends(&self, name: &ServiceName, compiled: &Compiled) -> Result<(), Error> {
+    fn check_frontends(&self, owner: &Owner, compiled: &Compiled) -> Result<(), Error> {
         let ports = compiled.ports.iter().flat_map(|p| &p.frontends).map(|f| f.key);
         let all = ports.chain(compiled.addresses.iter().map(|a| whole_address(*a)));
         let needed = all.filter(|k| self.is_new_row(k)).count();
@@ -224,9 +224,9 @@ impl Tables {
         if needed <= free {
             return Ok(());
         }
-        let (service, what) = (name.clone(), Resource::Frontends);
+        let (owner, what) = (owner.clone(), Resource::Frontends);
         Err(Error::Full {
-            service,
+            owner,
             what,
             needed,
             free,
@@ -234,7 +234,7 @@ impl Tables {
         })
     }
 
-    fn check_ranges(&self, name: &ServiceName, plans: &[RangesPlan]) -> Result<(), Error> {
+    fn check_ranges(&self, owner: &Owner, plans: &[RangesPlan]) -> Result<(), Error> {
         let new = plans.iter().filter(|p| p.number == NumberPlan::New);
         let needed = new.map(|p| p.ranges.len()).sum();
         let capacity = self.capacity.source_ranges;
@@ -242,9 +242,9 @@ impl Tables {
         if needed <= free {
             return Ok(());
         }
-        let (service, what) = (name.clone(), Resource::SourceRanges);
+        let (owner, what) = (owner.clone(), Resource::SourceRanges);
         Err(Error::Full {
-            service,
+            owner,
             what,
             needed,
             free,
@@ -252,7 +252,7 @@ impl Tables {
         })
     }
 
-    fn no_slab(&self, name: &ServiceName, needed: usize) -> Error {
+    fn no_slab(&self, owner: &Owner, needed: usize) -> Error {
         let (free, resting) = self.slabs.free();
         // What rests may be all of the room, or what parts it.
         let free = if resting > 0 {
@@ -261,7 +261,7 @@ impl Tables {
             free.min(needed.saturating_sub(1))
         };
         lack(
-            name,
+            owner,
             Resource::SlabRows,
             needed,
             free,
@@ -273,24 +273,24 @@ impl Tables {
 
 /// Too little is there, now or at all.
 fn lack(
-    service: &ServiceName,
+    owner: &Owner,
     what: Resource,
     needed: usize,
     free: usize,
     capacity: usize,
     rest: std::time::Duration,
 ) -> Error {
-    let service = service.clone();
+    let owner = owner.clone();
     if needed <= free {
         return Error::Resting {
-            service,
+            owner,
             what,
             needed,
             rest,
         };
     }
     Error::Full {
-        service,
+        owner,
         what,
         needed,
         free,

@@ -1,4 +1,4 @@
-//! Services that there was no room for, of which an agent before this one may have written something: that stays until
+//! Services and host ports that there was no room for, of which an agent before this one may have written something: that stays until
 //! they are taken in, or go.
 
 use std::collections::{HashMap, HashSet};
@@ -6,33 +6,33 @@ use std::collections::{HashMap, HashSet};
 use tombolo_abi::FrontendKey;
 
 use super::{Tables, whole_address};
-use crate::ServiceName;
+use crate::Owner;
 use crate::compiled::Compiled;
 
 /// The rows that they want.
-pub(super) type Refused = HashMap<ServiceName, Vec<FrontendKey>>;
+pub(super) type Refused = HashMap<Owner, Vec<FrontendKey>>;
 
 impl Tables {
-    /// Notes that there was no room for a Service.
-    pub(super) fn refuse(&mut self, name: &ServiceName, compiled: &Compiled) {
+    /// Notes that there was no room for an owner.
+    pub(super) fn refuse(&mut self, owner: &Owner, compiled: &Compiled) {
         // One that is here already keeps all that it has.
-        if self.by_name.contains_key(name) || self.inherited.frontends.is_empty() {
+        if self.by_owner.contains_key(owner) || self.inherited.frontends.is_empty() {
             return;
         }
         let ports = compiled.ports.iter().flat_map(|p| &p.frontends).map(|f| f.key);
         let all = ports.chain(compiled.addresses.iter().map(|a| whole_address(*a)));
-        self.refused.insert(name.clone(), all.collect());
+        self.refused.insert(owner.clone(), all.collect());
         self.sweep();
     }
 
-    /// A Service has been taken in, or is gone.
-    pub(super) fn forget_refusal(&mut self, name: &ServiceName) {
-        if self.refused.remove(name).is_some() {
+    /// An owner has been taken in, or is gone.
+    pub(super) fn forget_refusal(&mut self, owner: &Owner) {
+        if self.refused.remove(owner).is_some() {
             self.sweep();
         }
     }
 
-    /// Once all Services are known: has what was inherited go, but what a Service has of it that there is no room for.
+    /// Once all Services are known: has what was inherited go, but what an owner has of it that there is no room for.
     pub(super) fn sweep(&mut self) {
         if !self.settled {
             return;

@@ -96,7 +96,7 @@ proptest! {
             if let Some(check) = compiled.as_ref().and_then(|c| c.health_check) {
                 prop_assert_eq!(check.local_endpoints, local_ready(service, &slices));
             }
-            tables.apply(&name, compiled.as_ref(), now).unwrap();
+            tables.apply(&name.clone().into(), compiled.as_ref(), now).unwrap();
         }
         let mut kernel = Kernel::default();
         kernel.write_all(&tables.take_changes());

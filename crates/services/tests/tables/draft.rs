@@ -56,6 +56,28 @@ pub fn v4(a: u8, b: u8) -> Addr {
 }
 
 impl Draft {
+    /// As the host ports of a pod, which is nobody else's backend.
+    pub fn of_pod(&self) -> Compiled {
+        let mut compiled = self.compiled();
+        compiled.created = None;
+        compiled.addresses.clear();
+        compiled.source_ranges.clear();
+        for port in &mut compiled.ports {
+            for backend in &mut port.backends {
+                let IpAddr::V4(own) = backend.address.into() else {
+                    continue;
+                };
+                backend.address = v4(2, own.octets()[3]);
+            }
+            for frontend in &mut port.frontends {
+                frontend.scope = Scope::HostPort;
+                frontend.limited = false;
+                frontend.flags |= tombolo_abi::Frontend::HOST_PORT;
+            }
+        }
+        compiled
+    }
+
     pub fn compiled(&self) -> Compiled {
         let mut taken = BTreeSet::new();
         let ports = self.ports.iter().enumerate();

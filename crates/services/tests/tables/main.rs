@@ -15,8 +15,11 @@ use draft::{Draft, PortDraft, draft, v4};
 use proptest::prelude::*;
 use support::{Kernel, ROOMY, cases};
 use tombolo_abi::{Backend, Frontend, FrontendKey, Slab, SlabRow};
-use tombolo_services::{Capacity, Changes, Compiled, Error, KernelRows, Resource, ServiceName, Tables};
-use views::wanted;
+use tombolo_services::{
+    Capacity, Changes, Compiled, Error, HostPort, KernelRows, Owner, Place, Resource, Tables,
+    compile_host_ports,
+};
+use views::{PODS, in_order, wanted};
 use world::{ID_REST, Step, World};
 
 fn step() -> impl Strategy<Value = Step> {
@@ -79,11 +82,10 @@ proptest! {
         }
         world.write(256);
         let mut tables = Tables::adopt(ROOMY, world.kernel.rows(), world.start);
-        let mut by_age: Vec<(&u8, &Compiled)> = world.services.iter().collect();
-        by_age.sort_by_key(|(name, c)| (c.created.is_none(), c.created, **name));
-        for (service, compiled) in by_age {
-            tables.apply(&World::name(*service), Some(compiled), world.start).unwrap();
+        for (service, compiled) in in_order(&world.services) {
+            tables.apply(&World::name(service), Some(compiled), world.start).unwrap();
         }
+        tables.settle_host_ports(world.start);
         tables.settle(world.start);
         let changes = tables.take_changes();
         let seen = (&changes.frontends, &changes.frontends_gone, &changes.backends_up, &changes.backends_down);
@@ -128,7 +130,7 @@ proptest! {
     }
 }
 
-fn one_backend(service: u8, backend: u8) -> (ServiceName, Compiled) {
+fn one_backend(service: u8, backend: u8) -> (Owner, Compiled) {
     let port = PortDraft {
         places: [(service, 80)].into(),
         backends: [(backend, true)].into(),
@@ -271,6 +273,117 @@ fn the_older_service_has_the_address_and_the_other_gets_it_after() {
         "the same row, given to the other"
     );
     assert_eq!(tables.conflicts(), []);
+}
+
+#[test]
+fn a_pods_host_port_goes_before_the_oldest_service_and_leaves_it_after() {
+    let now = Instant::now();
+    let mut tables = Tables::adopt(ROOMY, KernelRows::default(), now);
+    let (service, compiled) = one_backend(0, 0);
+    tables.apply(&service, Some(&compiled), now).unwrap();
+    tables.take_changes();
+    let pod = World::name(PODS);
+    let key = compiled.ports[0].frontends[0].key;
+    let Owner::Pod(attachment) = &pod else {
+        panic!("{pod}")
+    };
+    let port = HostPort {
+        protocol: 6,
+        port: 80.try_into().unwrap(),
+        address: Some(key.address.into()),
+        container_port: 8080.try_into().unwrap(),
+    };
+    let addresses = ["10.1.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
+    let of_node = [key.address.into()].into();
+    let of_pod = compile_host_ports(attachment, &addresses, std::slice::from_ref(&port), &of_node);
+    tables.apply(&pod, Some(&of_pod), now).unwrap();
+    let changes = tables.take_changes();
+    assert_eq!((changes.frontends.len(), changes.frontends[0].0), (1, key));
+    let told: Vec<String> = changes.conflicts.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "10.0.0.0:80/TCP is a host port of pod default/p4 on this node, which goes before Services; take it from the pod, or give Service default/s0 another"
+        ]
+    );
+    assert_eq!(
+        tables.owners().map(|(_, owner)| owner).collect::<Vec<_>>(),
+        [&pod]
+    );
+    tables.apply(&pod, None, now).unwrap();
+    assert_eq!(tables.take_changes().frontends.len(), 1);
+    assert_eq!(
+        tables.owners().map(|(_, owner)| owner).collect::<Vec<_>>(),
+        [&service]
+    );
+
+    // Where the node does not have the address, it stays whose it is.
+    let of_pod = compile_host_ports(attachment, &addresses, &[port], &BTreeSet::new());
+    assert_eq!(
+        of_pod.problems,
+        ["pod default/p4: host port 10.0.0.0:80/TCP is not served: the node does not have 10.0.0.0 now"]
+    );
+    assert!(of_pod.ports.is_empty());
+}
+
+#[test]
+fn host_ports_are_at_the_addresses_of_each_family() {
+    let Owner::Pod(pod) = World::name(PODS) else {
+        panic!("a pod")
+    };
+    let places = |address: Option<&str>| -> Vec<String> {
+        let port = HostPort {
+            protocol: 17,
+            port: 53.try_into().unwrap(),
+            address: address.map(|a| a.parse().unwrap()),
+            container_port: 5353.try_into().unwrap(),
+        };
+        let addresses = ["10.1.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
+        let compiled = compile_host_ports(&pod, &addresses, &[port], &BTreeSet::new());
+        let ports = compiled.ports.iter();
+        ports
+            .map(|port| {
+                assert_eq!(
+                    (port.backends.len(), u16::from_be(port.backends[0].port)),
+                    (1, 5353)
+                );
+                let [frontend] = &port.frontends[..] else {
+                    panic!("{port:?}")
+                };
+                assert_eq!((frontend.internal, frontend.external), (Some(0), Some(0)));
+                let backend = std::net::IpAddr::from(port.backends[0].address);
+                format!("{} to {backend}", Place(frontend.key).of_host_port())
+            })
+            .collect()
+    };
+    let (v4, v6) = (
+        "host port 53/UDP (IPv4) to 10.1.0.7",
+        "host port 53/UDP (IPv6) to fd00::7",
+    );
+    assert_eq!(places(None), [v4, v6]);
+    assert_eq!(places(Some("0.0.0.0")), [v4]);
+    assert_eq!(places(Some("::")), [v6]);
+    assert_eq!(places(Some("127.0.0.2")), ["127.0.0.2:53/UDP to 10.1.0.7"]);
+    assert_eq!(places(Some("::1")), ["[::1]:53/UDP to fd00::7"]);
+    assert_eq!(places(Some("192.0.2.1")), [""; 0]);
+
+    let mut sctp = HostPort {
+        protocol: 132,
+        port: 80.try_into().unwrap(),
+        address: None,
+        container_port: 81.try_into().unwrap(),
+    };
+    let problems = |port: &HostPort| {
+        let port = std::slice::from_ref(port);
+        compile_host_ports(&pod, &["10.1.0.7".parse().unwrap()], port, &BTreeSet::new()).problems
+    };
+    assert!(
+        problems(&sctp)[0].contains("which would be 81 to the pod"),
+        "{:?}",
+        problems(&sctp)
+    );
+    sctp.container_port = sctp.port;
+    assert_eq!(problems(&sctp), [""; 0]);
 }
 
 #[test]

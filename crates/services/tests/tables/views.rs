@@ -17,14 +17,28 @@ pub struct View {
     flags: u32,
 }
 
+impl View {
+    pub fn is_of_pod(&self) -> bool {
+        self.flags & tombolo_abi::Frontend::HOST_PORT != 0
+    }
+}
+
 pub type Views = BTreeMap<FrontendKey, View>;
 
-/// What is asked for, by the slow way: the oldest Service that claims it has it.
+/// From this number on owners are pods.
+pub const PODS: u8 = 4;
+
+/// Those first who get what several claim: pods, then the oldest Services.
+pub fn in_order(services: &BTreeMap<u8, Compiled>) -> Vec<(u8, &Compiled)> {
+    let mut all: Vec<(u8, &Compiled)> = services.iter().map(|(number, c)| (*number, c)).collect();
+    all.sort_by_key(|(number, c)| (*number < PODS, c.created.is_none(), c.created, *number));
+    all
+}
+
+/// What is asked for, by the slow way: the first who claims it has it.
 pub fn wanted(services: &BTreeMap<u8, Compiled>) -> Views {
-    let mut by_age: Vec<(&u8, &Compiled)> = services.iter().collect();
-    by_age.sort_by_key(|(name, c)| (c.created.is_none(), c.created, **name));
     let mut views = Views::new();
-    for (_, service) in by_age {
+    for (_, service) in in_order(services) {
         for port in &service.ports {
             let entries = |set: Option<usize>| {
                 let Some(set) = set.map(|s| &port.sets[s]) else {

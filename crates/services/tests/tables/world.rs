@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tombolo_abi::{Addr, Backend, BackendState, FrontendKey};
-use tombolo_services::{Capacity, Compiled, Error, KernelRows, ServiceName, Tables};
+use tombolo_services::{Attachment, Capacity, Compiled, Error, KernelRows, Owner, ServiceName, Tables};
 
 use crate::draft::Draft;
 use crate::support::{Kernel, Write, slab_rows, writes};
-use crate::views::{Views, views, wanted, who};
+use crate::views::{PODS, View, Views, in_order, views, wanted, who};
 
 pub const SLAB_REST: Duration = Duration::from_secs(5);
 pub const ID_REST: Duration = Duration::from_secs(60);
@@ -58,14 +58,25 @@ impl World {
         }
     }
 
-    pub fn name(service: u8) -> ServiceName {
-        ServiceName::new("default", format!("s{service}"))
+    pub fn name(service: u8) -> Owner {
+        if service >= PODS {
+            return Owner::Pod(Attachment {
+                container_id: format!("c{service}"),
+                interface: "eth0".into(),
+                pod: Some(format!("default/p{service}")),
+            });
+        }
+        ServiceName::new("default", format!("s{service}")).into()
     }
 
     pub fn run(&mut self, step: Step) -> Result<(), Error> {
         match step {
             Step::Apply(service, draft) => {
-                let compiled = draft.compiled();
+                let compiled = if service >= PODS {
+                    draft.of_pod()
+                } else {
+                    draft.compiled()
+                };
                 self.tables
                     .apply(&Self::name(service), Some(&compiled), self.now)?;
                 self.services.insert(service, compiled);
@@ -80,11 +91,23 @@ impl World {
                 self.write(part.into());
                 self.written = views(&self.kernel);
                 self.tables = Tables::adopt(self.capacity, self.kernel.rows(), self.now);
-                for (service, compiled) in &self.services {
+                let (pods, services): (Vec<_>, Vec<_>) = in_order(&self.services)
+                    .into_iter()
+                    .partition(|(number, _)| *number >= PODS);
+                for (pod, compiled) in pods {
+                    self.tables.apply(&Self::name(pod), Some(compiled), self.now)?;
+                }
+                // From here on pods come and go, before any Service is known.
+                self.tables.settle_host_ports(self.now);
+                let changes = writes(&self.tables.take_changes());
+                for (service, compiled) in services {
                     self.tables
-                        .apply(&Self::name(*service), Some(compiled), self.now)?;
+                        .apply(&Self::name(service), Some(compiled), self.now)?;
                 }
                 self.tables.settle(self.now);
+                self.write_rows(&changes, true);
+                self.check_pods();
+                self.written = views(&self.kernel);
                 self.write(256);
             }
         }
@@ -95,16 +118,28 @@ impl World {
     pub fn write(&mut self, part: usize) {
         let changes = self.tables.take_changes();
         let all = writes(&changes);
+        self.write_rows(&all[..all.len() * part / 256], false);
+        if part == 256 {
+            let wanted = wanted(&self.services);
+            self.check_all(&wanted);
+            self.written = wanted;
+        }
+    }
+
+    /// Writes rows, and looks at what the kernel holds after each. What a pod has left may be nobody's as long as no
+    /// Service is known.
+    fn write_rows(&mut self, rows: &[Write], is_early: bool) {
         let wanted = wanted(&self.services);
-        for write in &all[..all.len() * part / 256] {
+        for write in rows {
             self.check_write(write);
             self.kernel.write(write);
             let found = views(&self.kernel);
             for key in self.written.keys().chain(wanted.keys()) {
                 let (before, after) = (self.written.get(key), wanted.get(key));
                 let found = found.get(key);
+                let is_left = is_early && found.is_none() && before.is_some_and(View::is_of_pod);
                 assert!(
-                    found == before || found == after,
+                    found == before || found == after || is_left,
                     "{key:?} is neither what it was nor what it is to be: {found:?}"
                 );
             }
@@ -121,10 +156,13 @@ impl World {
                 }
             }
         }
-        if part == 256 {
-            self.check_all(&wanted);
-            self.written = wanted;
-        }
+    }
+
+    /// The host ports are what they are to be, whatever there is of Services.
+    fn check_pods(&self) {
+        let of_pods =
+            |views: Views| -> Views { views.into_iter().filter(|(_, view)| view.is_of_pod()).collect() };
+        assert_eq!(of_pods(views(&self.kernel)), of_pods(wanted(&self.services)));
     }
 
     /// Nothing is overwritten that somebody may still look at.
@@ -233,14 +271,12 @@ impl World {
 
     /// Which port of which Service has a frontend.
     fn port_of(&self, key: &FrontendKey) -> Option<(u8, usize)> {
-        let mut by_age: Vec<(&u8, &Compiled)> = self.services.iter().collect();
-        by_age.sort_by_key(|(name, c)| (c.created.is_none(), c.created, **name));
-        by_age.into_iter().find_map(|(name, service)| {
+        in_order(&self.services).into_iter().find_map(|(name, service)| {
             let at = service
                 .ports
                 .iter()
                 .position(|p| p.frontends.iter().any(|f| f.key == *key));
-            at.map(|at| (*name, at))
+            at.map(|at| (name, at))
         })
     }
 }

@@ -26,6 +26,7 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
     let prev_result = config.prev_result()?;
     let dns = config.dns()?;
     let requested_ips = config.requested_ips(args.ip.as_deref())?;
+    let host_ports = config.host_ports()?;
     let egress_limit = config.egress_limit()?;
     pod_namespace(&netns)?;
     fault::at(PluginStep::AddChecked)?;
@@ -40,6 +41,7 @@ pub fn run(environment: &Environment, stdin: &[u8]) -> Result<()> {
         pod_name: args.pod_name,
         pod_uid: args.pod_uid,
         requested_ips,
+        host_ports,
         egress_limit,
     };
     let client = Client::of(&config);
