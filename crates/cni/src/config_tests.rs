@@ -100,6 +100,29 @@ fn port_mappings_are_read_as_runtimes_write_them() {
             r#"[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":80,"hostIP":"0.0.0.0"}]"#,
             &["80/TCP to 80"],
         ),
+        // All addresses of one family and all addresses at all are all, in whichever order they come.
+        (
+            r#"[{"hostPort":80,"containerPort":80,"hostIP":"0.0.0.0"},{"hostPort":80,"containerPort":80,"hostIP":""}]"#,
+            &["80/TCP to 80"],
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80,"hostIP":"::"},{"hostPort":80,"containerPort":80}]"#,
+            &["80/TCP to 80"],
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80,"hostIP":"::"},{"hostPort":81,"containerPort":80},
+                {"hostPort":80,"containerPort":80,"hostIP":"0.0.0.0"},{"hostPort":80,"containerPort":80}]"#,
+            &["81/TCP to 80", "80/TCP to 80"],
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80,"hostIP":"::"},{"hostPort":80,"containerPort":80},
+                {"hostPort":80,"containerPort":80,"hostIP":"0.0.0.0"}]"#,
+            &["80/TCP to 80"],
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80,"hostIP":"::"},{"hostPort":80,"containerPort":81,"hostIP":"0.0.0.0"}]"#,
+            &["[::]:80/TCP to 80", "0.0.0.0:80/TCP to 81"],
+        ),
         (
             r#"[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":81,"hostIP":"192.0.2.1"}]"#,
             &["80/TCP to 80", "192.0.2.1:80/TCP to 81"],
@@ -139,6 +162,11 @@ fn port_mappings_are_read_as_runtimes_write_them() {
         (
             r#"[{"hostPort":80,"containerPort":80,"hostIP":"host"}]"#,
             "must be an address",
+        ),
+        (
+            r#"[{"hostPort":80,"containerPort":80,"hostIP":"::"},{"hostPort":80,"containerPort":81,"hostIP":"0.0.0.0"},
+                {"hostPort":80,"containerPort":80}]"#,
+            "asked for twice, for the pod's ports 81 and 80",
         ),
         (
             r#"[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":81}]"#,

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::agent::{HostPort, Protocol};
 
-/// Reads the list. What has no host port is left out, as the reference plugin does; what is there twice, is there once.
+/// Reads the list. What has no host port is left out, as the reference plugin does; of those that say the same,
+/// the one at most addresses stays.
 ///
 /// # Errors
 /// What is wrong, for a person.
@@ -22,15 +23,17 @@ pub fn parse(value: &Value) -> Result<Vec<HostPort>, String> {
         let Some(port) = one(mapping).map_err(|why| format!("the port mapping {mapping}: {why}"))? else {
             continue;
         };
-        match ports.iter().find(|other| other.is_at(&port)) {
-            Some(other) if other.container_port != port.container_port => {
-                return Err(format!(
-                    "host port {port} is asked for twice, for the pod's ports {} and {}",
-                    other.container_port, port.container_port
-                ));
-            }
-            Some(_) => {}
-            None => ports.push(port),
+        let mut same = ports.iter().filter(|other| other.is_at(&port));
+        if let Some(other) = same.find(|other| other.container_port != port.container_port) {
+            return Err(format!(
+                "host port {port} is asked for twice, for the pod's ports {} and {}",
+                other.container_port, port.container_port
+            ));
+        }
+        if !ports.iter().any(|other| other.covers(&port)) {
+            // One at all addresses of a family must not stand for one at all addresses.
+            ports.retain(|other| !port.covers(other));
+            ports.push(port);
         }
     }
     Ok(ports)

@@ -20,12 +20,18 @@ pub struct HostPort {
 }
 
 impl HostPort {
-    /// Whether both are of the same protocol, port and addresses of the node.
+    /// Whether both are of the same protocol and port, and of addresses of the node that `hostIP` says the same of: one
+    /// at all addresses and one at all of a family are.
     pub fn is_at(&self, other: &Self) -> bool {
         let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
         let (a, b) = (self.host_ip, other.host_ip);
         let addresses = a == b || any(a) && any(b) && (a.is_none() || b.is_none());
         (self.protocol, self.host_port) == (other.protocol, other.host_port) && addresses
+    }
+
+    /// Whether the other one is [at](Self::is_at) the same place, and at no address that this one is not at.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.is_at(other) && (self.host_ip.is_none() || self.host_ip == other.host_ip)
     }
 }
 
