@@ -145,19 +145,22 @@ impl Endpoints {
             .map_err(kernel)
     }
 
-    /// Takes back what was made, whatever of it there is.
+    /// Takes back what was made, whatever of it there is. What the kernel refuses to give up costs nothing else its
+    /// undoing, except the addresses: while it leads to them nobody else may get them, and by them the DEL that follows
+    /// finds what is left.
     fn undo(&self, host: &mut Netlink, owner: &Owner, made: &Made) -> Result<(), Error> {
-        let host_name = host_link_name(&owner.container_id, &owner.ifname);
         self.namespaces.remove(owner);
-        if let Some(attachment) = &made.attachment {
-            self.services.remove_host_ports(attachment)?;
-        }
-        if let (Some(attachment), true) = (&made.attachment, made.link) {
-            let settings = PodSettings::default();
-            pod_link(attachment, &host_name, &settings).remove(host, &self.datapath)?;
-        }
         // Also when the store has failed: its very last step may have come true (see its errors).
-        if made.attachment.is_some() {
+        if let Some(attachment) = &made.attachment {
+            let ports = self.services.remove_host_ports(attachment);
+            let link = if made.link {
+                let host_name = host_link_name(&owner.container_id, &owner.ifname);
+                let settings = PodSettings::default();
+                pod_link(attachment, &host_name, &settings).remove(host, &self.datapath)
+            } else {
+                Ok(())
+            };
+            ports.and(link)?;
             self.store.release(owner)?;
         }
         self.conclude(owner)

@@ -37,7 +37,8 @@ impl Endpoints {
         let host_name = host_link_name(&owner.container_id, &owner.ifname);
         let held = self.store.get(owner)?;
         self.namespaces.remove(owner);
-        // First, so that nothing more comes this way.
+        // First, so that nothing more comes this way. Should it fail, the rest stays for the DEL that the runtime repeats:
+        // it finds these host ports by the addresses, which nobody else may get while they lead there.
         if let Some(attachment) = &held {
             self.services.remove_host_ports(attachment)?;
         }
