@@ -9,7 +9,9 @@ use tombolo_abi::{Addr, Backend, BackendState, FrontendKey, Slab};
 use tombolo_cni::HOST_LINK_PREFIX;
 use tombolo_ipam::Attachment;
 use tombolo_netlink::Netlink;
-use tombolo_services::{self as services, Compiled, HostPort, Owner, Place, compile_host_ports};
+use tombolo_services::{
+    self as services, Compiled, Error as Refusal, HostPort, Owner, Place, compile_host_ports,
+};
 
 use super::programmed::Programmed;
 use super::{Message, Services};
@@ -21,6 +23,9 @@ pub struct HostPorts {
     pods: BTreeMap<services::Attachment, Pod>,
     /// The node's own addresses, as far as they matter: looked at when a pod names one.
     node: BTreeSet<IpAddr>,
+    /// Pods whose host ports are not yet in the tables as they are to be at these addresses: there was no room, the
+    /// kernel has refused, or nobody has come to it.
+    behind: BTreeSet<services::Attachment>,
 }
 
 /// A pod that has some.
@@ -36,16 +41,27 @@ impl HostPorts {
         self.pods.values().flat_map(|pod| &pod.problems)
     }
 
-    /// Whether some are at addresses that the node may or may not have.
-    fn names_addresses(&self) -> bool {
-        let mut ports = self.pods.values().flat_map(|pod| &pod.ports);
-        ports.any(|port| port.fixed_address().is_some())
+    /// Takes up a pod.
+    fn insert(&mut self, name: services::Attachment, pod: Pod) {
+        self.behind.insert(name.clone());
+        self.pods.insert(name, pod);
     }
 
-    /// Looks at the node's addresses, if some pod names one.
+    /// Forgets a pod, whose host ports are to go.
+    fn remove(&mut self, name: &services::Attachment) {
+        self.behind.remove(name);
+        self.pods.remove(name);
+    }
+
+    /// Looks at the node's addresses, if some pod names one. When they have changed, all pods are behind, whoever looks.
     fn look(&mut self) -> Result<(), Error> {
-        if self.names_addresses() {
-            self.node = node_addresses()?;
+        if !self.pods.values().any(Pod::names_address) {
+            return Ok(());
+        }
+        let node = node_addresses()?;
+        if self.node != node {
+            self.node = node;
+            self.behind = self.pods.keys().cloned().collect();
         }
         Ok(())
     }
@@ -64,18 +80,12 @@ impl Services {
         for attachment in attachments.filter(|a| !a.host_ports.is_empty()) {
             programmed
                 .host_ports
-                .pods
                 .insert(name_of(attachment), pod_of(attachment));
         }
         programmed.host_ports.look()?;
         programmed.write_left(&self.kernel)?;
-        let names: Vec<_> = programmed.host_ports.pods.keys().cloned().collect();
-        for name in names {
-            if let Err(error) = programmed.apply_host_ports(&name) {
-                // One pod that cannot be helped must not cost the others theirs.
-                tracing::error!("{error}");
-            }
-        }
+        // One pod that cannot be helped must not cost the others theirs.
+        programmed.catch_up();
         programmed.tables.settle_host_ports(Instant::now());
         Ok(programmed.write(&self.kernel)?)
     }
@@ -91,15 +101,13 @@ impl Services {
         let name = name_of(attachment);
         let mut programmed = self.lock();
         programmed.write_left(&self.kernel)?;
-        programmed
-            .host_ports
-            .pods
-            .insert(name.clone(), pod_of(attachment));
+        programmed.host_ports.insert(name.clone(), pod_of(attachment));
         programmed.host_ports.look()?;
-        programmed.apply_host_ports(&name)?;
+        let refused = programmed.catch_up().remove(&name);
         let written = programmed.write(&self.kernel);
         drop(programmed);
         self.wake();
+        refused.map_or(Ok(()), |why| Err(Error::HostPorts(why)))?;
         Ok(written?)
     }
 
@@ -117,11 +125,14 @@ impl Services {
     fn remove(&self, name: &services::Attachment) -> Result<(), Error> {
         let mut programmed = self.lock();
         programmed.write_left(&self.kernel)?;
-        programmed.host_ports.pods.remove(name);
-        programmed.apply_host_ports(name)?;
+        programmed.host_ports.remove(name);
+        let gone = programmed.apply_host_ports(name);
+        // There may be room now for those that there was none for.
+        programmed.catch_up();
         let written = programmed.write(&self.kernel);
         drop(programmed);
         self.wake();
+        gone.map_err(Error::HostPorts)?;
         Ok(written?)
     }
 
@@ -140,29 +151,28 @@ impl Services {
         Ok(removed)
     }
 
-    /// The node's addresses may have changed.
+    /// The node's addresses may have changed. What could not be done is logged, and done by the next call, ADD or DEL.
     pub fn refresh_host_ports(&self) {
         let mut programmed = self.lock();
-        if !programmed.host_ports.names_addresses() {
-            return;
-        }
-        let mut refresh = || -> Result<(), Error> {
-            let before = programmed.host_ports.node.clone();
+        let mut refresh = || -> Result<bool, Error> {
             programmed.host_ports.look()?;
-            if programmed.host_ports.node == before {
-                return Ok(());
+            if programmed.host_ports.behind.is_empty() {
+                return Ok(false);
             }
             programmed.write_left(&self.kernel)?;
-            let names: Vec<_> = programmed.host_ports.pods.keys().cloned().collect();
-            for name in names {
-                programmed.apply_host_ports(&name)?;
-            }
-            Ok(programmed.write(&self.kernel)?)
+            programmed.catch_up();
+            programmed.write(&self.kernel)?;
+            Ok(true)
         };
-        if let Err(error) = refresh() {
-            tracing::error!(%error, "cannot bring all host ports to where the node's addresses are now");
-        }
+        let refreshed = refresh();
         drop(programmed);
+        match refreshed {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot bring all host ports to where the node's addresses are now");
+            }
+        }
         self.wake();
     }
 
@@ -174,12 +184,13 @@ impl Services {
         if attachment.host_ports.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted = {
-            let mut programmed = self.lock();
-            programmed.host_ports.look()?;
-            let pod = pod_of(attachment);
-            pod.compile(&name_of(attachment), &programmed.host_ports.node)
+        let pod = pod_of(attachment);
+        let node = if pod.names_address() {
+            node_addresses()?
+        } else {
+            BTreeSet::new()
         };
+        let wanted = pod.compile(&name_of(attachment), &node);
         let mut differences = Vec::new();
         for port in wanted.ports {
             let place = |key| Place(key).of_host_port();
@@ -226,28 +237,53 @@ impl Services {
 }
 
 impl Programmed {
-    /// Takes into the tables what a pod has of host ports now.
-    fn apply_host_ports(&mut self, name: &services::Attachment) -> Result<(), Error> {
-        let compiled = self.host_ports.pods.get_mut(name).map(|pod| {
-            let compiled = pod.compile(name, &self.host_ports.node);
-            if pod.problems != compiled.problems {
-                compiled
-                    .problems
-                    .iter()
-                    .for_each(|problem| tracing::warn!("{problem}"));
-                pod.problems.clone_from(&compiled.problems);
+    /// Takes into the tables what pods that are behind have of host ports now. Gives those that there is no room for,
+    /// which stay behind.
+    fn catch_up(&mut self) -> BTreeMap<services::Attachment, Refusal> {
+        let mut refused = BTreeMap::new();
+        for name in std::mem::take(&mut self.host_ports.behind) {
+            if let Err(why) = self.apply_host_ports(&name) {
+                self.host_ports.behind.insert(name.clone());
+                refused.insert(name, why);
             }
-            compiled
-        });
+        }
+        refused
+    }
+
+    /// Takes into the tables what a pod has of host ports now, and notes what is wrong with them.
+    fn apply_host_ports(&mut self, name: &services::Attachment) -> Result<(), Refusal> {
+        let Self {
+            tables, host_ports, ..
+        } = self;
         let owner = Owner::Pod(name.clone());
-        let applied = self.tables.apply(&owner, compiled.as_ref(), Instant::now());
-        applied.map_err(Error::HostPorts)
+        let Some(pod) = host_ports.pods.get_mut(name) else {
+            return tables.apply(&owner, None, Instant::now());
+        };
+        let compiled = pod.compile(name, &host_ports.node);
+        let applied = tables.apply(&owner, Some(&compiled), Instant::now());
+        let mut problems = compiled.problems;
+        problems.extend(applied.as_ref().err().map(Refusal::to_string));
+        pod.note(problems);
+        applied
     }
 }
 
 impl Pod {
     fn compile(&self, name: &services::Attachment, node: &BTreeSet<IpAddr>) -> Compiled {
         compile_host_ports(name, &self.addresses, &self.ports, node)
+    }
+
+    /// Whether it has host ports at addresses that the node may or may not have.
+    fn names_address(&self) -> bool {
+        self.ports.iter().any(|port| port.fixed_address().is_some())
+    }
+
+    /// What is wrong with its host ports now; the log is told when that is news.
+    fn note(&mut self, problems: Vec<String>) {
+        if self.problems != problems {
+            problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+            self.problems = problems;
+        }
     }
 }
 

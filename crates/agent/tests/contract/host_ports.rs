@@ -1,6 +1,7 @@
 //! Host ports: there when ADD answers and gone when DEL does, whoever restarts, with and without the API server.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -173,6 +174,13 @@ fn what_cannot_be_had_is_said() {
     node.expect_only(&[]);
 }
 
+/// Whether the agent knows of a pod whose address is not the node's.
+fn is_told(node: &Node) -> bool {
+    node.get("/v1/status")["messages"]
+        .to_string()
+        .contains("the node does not have 172.20.1.77 now")
+}
+
 /// An address that is not the node's is not given to a pod, and may become the node's later.
 #[test]
 fn an_address_leads_to_a_pod_as_long_as_it_is_the_nodes() {
@@ -183,11 +191,7 @@ fn an_address_leads_to_a_pod_as_long_as_it_is_the_nodes() {
     let _server = Server::start(&pod.namespace, SocketAddr::new(added.address(true), 80));
     assert!(node.traces().host_ports.is_empty());
     node.check(&pod, &added.printed).unwrap();
-    let told = || {
-        node.get("/v1/status")["messages"]
-            .to_string()
-            .contains("the node does not have 172.20.1.77 now")
-    };
+    let told = || is_told(&node);
     wait_for(DEADLINE, "the status to say so", told);
     let mut netlink = node.namespace.netlink();
     let uplink = netlink.require_link("eth0").unwrap().index;
@@ -204,4 +208,51 @@ fn an_address_leads_to_a_pod_as_long_as_it_is_the_nodes() {
     assert!(remove.status().unwrap().success());
     wait_for(DEADLINE, "no host port", || node.traces().host_ports.is_empty());
     wait_for(DEADLINE, "the status to say so", told);
+}
+
+/// Whoever looks at the node's addresses first, all pods' host ports are where these are now.
+#[test]
+fn a_check_and_an_add_of_another_pod_do_not_hide_a_change_of_addresses() {
+    let node = Node::start(&DUAL);
+    let (waits, other) = (Pod::new(), Pod::new());
+    let added = node
+        .add_with(&waits, &[(PORT, 80, "172.20.1.77", "tcp")])
+        .unwrap();
+    let _server = Server::start(&waits.namespace, SocketAddr::new(added.address(true), 80));
+    let place = SocketAddr::new("172.20.1.77".parse().unwrap(), PORT);
+    let checked = node.add_with(&other, &[(PORT + 1, 80, "", "tcp")]).unwrap();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _raise = Raise(&over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    node.check(&other, &checked.printed).unwrap();
+                }
+            });
+        }
+        for _ in 0..20 {
+            for (change, is_there) in [("add", true), ("delete", false)] {
+                let mut command = node.namespace.command("ip");
+                command.args(["address", change, "172.20.1.77/32", "dev", "eth0"]);
+                assert!(command.status().unwrap().success());
+                let added = Pod::new();
+                node.add_with(&added, &[(PORT + 2, 80, "", "tcp")]).unwrap();
+                wait_for(DEADLINE, "the host port to follow", || is_told(&node) != is_there);
+                if is_there {
+                    ask_tcp(&node.outside, place, b"question").unwrap();
+                }
+                node.del(&added);
+            }
+        }
+    });
+}
+
+/// Is raised when it goes, also by a panic: other threads end by it.
+struct Raise<'a>(&'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
