@@ -100,7 +100,7 @@ pub struct SlabRow {
 }
 
 /// Where connections to a Service go: a port of a pod, or of whatever a slice names. One row for each address,
-/// port and protocol, however many Services lead there. Id 0 is nobody's.
+/// port and protocol, however many Services lead there, and another where host ports do. Id 0 is nobody's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
