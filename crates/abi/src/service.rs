@@ -4,8 +4,8 @@ use crate::Addr;
 ///
 /// A node port has the unspecified address of its family (`0.0.0.0` mapped, or `::`), and stands for that port on
 /// every address of the node that takes node ports; with [`Frontend::HOST_PORT`], on every address of the node. At a
-/// loopback address only the node's own sockets find a frontend. Port and protocol 0 stand for an address as a whole: what is for
-/// another of its ports is refused, since the address is nobody else's.
+/// loopback address only the node's own sockets find a frontend. Port and protocol 0 stand for an address as a whole:
+/// what is for another of its ports is refused, since the address is nobody else's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendKey {
@@ -100,7 +100,7 @@ pub struct SlabRow {
 }
 
 /// Where connections to a Service go: a port of a pod, or of whatever a slice names. One row for each address,
-/// port and protocol, however many Services lead there. Id 0 is nobody's.
+/// port and protocol, however many Services lead there, and another where host ports do. Id 0 is nobody's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {

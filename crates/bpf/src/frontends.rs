@@ -223,6 +223,14 @@ fn keep(frontend: &Frontend, key: &FlowKey, id: u32) {
     let _ = AFFINITY.insert(affinity_key(frontend, key), row, u64::from(BPF_ANY));
 }
 
+/// Whether a backend is among those that a frontend has for clients of this node.
+#[inline(always)]
+pub fn has(frontend: &Frontend, id: u32) -> bool {
+    // SAFETY: as in `chosen`.
+    let slab = unsafe { core::ptr::read_volatile(&raw const frontend.internal) };
+    names(slab, id)
+}
+
 /// A search in a slab.
 #[repr(C)]
 struct Search {

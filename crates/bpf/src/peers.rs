@@ -7,6 +7,7 @@ use crate::{
     maps::{BACKENDS, CONNECTED_PEERS, SOCKET_PEERS},
     parse::protocol,
     socket::Socket,
+    socket_services::Caller,
 };
 
 /// Remembers what a TCP socket that is about to connect asks for, in whose place the backend is.
@@ -67,14 +68,14 @@ pub fn name<const V4: bool>(socket: Socket<V4>) {
     }
 }
 
-/// The backend that a UDP socket has sent to a Service's address before, while it serves.
+/// The backend that a UDP socket has sent to a Service's address before, while it serves that Service.
 #[inline(always)]
-pub fn kept(cookie: u64, service: &Addr, port: u16) -> Option<&'static Backend> {
+pub fn kept(caller: Caller, cookie: u64, service: &Addr, port: u16) -> Option<&'static Backend> {
     let peer = at(&key(cookie, SocketKey::TO_SERVICE, service, port))?;
     let backend = BACKENDS.get(peer.backend)?;
     // An id may be another backend's in the end.
     let is_it = backend.address == peer.address && backend.port == peer.port;
-    if !is_it || backend.state != BackendState::Serving as u8 {
+    if !is_it || backend.state != BackendState::Serving as u8 || !caller.keeps(service, port, peer.backend) {
         return None;
     }
     // What was asked last is what answers are taken for; and what answers nobody reads is forgotten sooner.

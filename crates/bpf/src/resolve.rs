@@ -7,8 +7,8 @@ use tombolo_abi::{Addr, Config, Endpoint, Route, RouteKey, RouteKind, Way};
 
 use crate::maps::{CONFIG, ENDPOINTS, ROUTES};
 
-/// The mask of every prefix length, and of what one byte could hold beyond. Computing one takes a dozen branches, which the verifier follows
-/// for every block size at every look-up.
+/// The mask of every prefix length, and of what one byte could hold beyond. Computing one takes a dozen branches, which
+/// the verifier follows for every block size at every look-up.
 static MASKS: [Addr; 256] = {
     let mut masks = [Addr::UNSPECIFIED; 256];
     let mut len = 0;

@@ -3,7 +3,7 @@
 //!
 //! What the packets' path would drop is left to it. What it would refuse is refused here.
 
-use tombolo_abi::{Addr, Backend, FlowKey, FrontendKey, Netns, NetnsKind, Outcome};
+use tombolo_abi::{Addr, Backend, FlowKey, Frontend, FrontendKey, Netns, NetnsKind, Outcome};
 
 use crate::{
     flows, frontends,
@@ -67,6 +67,26 @@ impl Caller {
         if is_v4 { self.netns.v4 } else { self.netns.v6 }
     }
 
+    /// Whether a backend that this caller got at an address and port is still the Service's.
+    #[inline(always)]
+    pub fn keeps(self, address: &Addr, port: u16, id: u32) -> bool {
+        let key = self.key(address, port);
+        socket_keeps(&raw const key, u32::from(self.is_node()), id) != 0
+    }
+
+    /// What it asks for at an address and port; from which of its own is not known yet.
+    #[inline(always)]
+    fn key(self, address: &Addr, port: u16) -> FlowKey {
+        FlowKey {
+            source: self.address(address.is_v4()),
+            destination: *address,
+            source_port: 0,
+            destination_port: port,
+            protocol: self.protocol,
+            pad: [0; 3],
+        }
+    }
+
     /// The backend that this caller gets at an address and port, and its id; `None`: that is for no Service, or is left to
     /// the packets' path.
     ///
@@ -75,14 +95,7 @@ impl Caller {
     #[inline(always)]
     pub fn choose(self, address: &Addr, port: u16) -> Result<Option<(u32, &'static Backend)>, Outcome> {
         let is_v4 = address.is_v4();
-        let key = FlowKey {
-            source: self.address(is_v4),
-            destination: *address,
-            source_port: 0,
-            destination_port: port,
-            protocol: self.protocol,
-            pad: [0; 3],
-        };
+        let key = self.key(address, port);
         let chosen = socket_choose(&raw const key, u32::from(self.is_node()));
         if chosen < 0 {
             return Err(Outcome::from_number(chosen.unsigned_abs() as u8).unwrap_or(Outcome::NoBackend));
@@ -111,40 +124,60 @@ pub extern "C" fn socket_choose(key: *const FlowKey, is_node: u32) -> i32 {
     }
 }
 
+/// Public by name, so that the verifier looks at it once. Returns whether what has this key may go on to a backend.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn socket_keeps(key: *const FlowKey, is_node: u32, id: u32) -> i32 {
+    // SAFETY: as in `socket_choose`.
+    let Some(key) = (unsafe { key.as_ref() }).copied() else {
+        return 0;
+    };
+    match frontend(&key, is_node != 0) {
+        Ok(Some(frontend)) => i32::from(frontends::has(frontend, id)),
+        _ => 0,
+    }
+}
+
 #[inline(always)]
 fn choose(key: &FlowKey, is_node: bool) -> Result<u32, Outcome> {
+    let Some(frontend) = frontend(key, is_node)? else {
+        return Ok(0);
+    };
+    match frontends::choose(frontend, key, false) {
+        Err(Outcome::BackendElsewhere) => Ok(0),
+        chosen => chosen,
+    }
+}
+
+/// The frontend of what has this key; `None`: it has none, or is left to the packets' path.
+///
+/// # Errors
+/// `NoService`: it is refused.
+#[inline(always)]
+fn frontend(key: &FlowKey, is_node: bool) -> Result<Option<&'static Frontend>, Outcome> {
     let Addr(words) = key.destination;
     // What processes take for their own host, and the tables for all addresses that take node ports.
     let is_any = words[0] | words[1] | words[3] == 0 && (words[2] == 0 || words[2] == Addr::MAPPED_WORD);
     if is_any {
-        return Ok(0);
+        return Ok(None);
     }
     let mut wanted = FrontendKey::default();
     if key.destination.is_loopback() {
         // That of a pod is the pod's.
-        return match frontends::find_at_loopback(key, &mut wanted) {
-            Some(frontend) if is_node => frontends::choose(frontend, key, false),
-            _ => Ok(0),
-        };
+        return Ok(frontends::find_at_loopback(key, &mut wanted).filter(|_| is_node));
     }
     let frontend = match frontends::find(key, &mut wanted) {
         None if frontends::is_address(key, &mut wanted) => None,
         // A pod's packet to an address of the Services' ranges is refused when it comes; datagrams to elsewhere need not
         // pay for that.
-        None if !is_node => return Ok(0),
+        None if !is_node => return Ok(None),
         None if matches!(resolve(&key.destination), Place::Services) => None,
-        None => return Ok(0),
+        None => return Ok(None),
         found => found,
     };
     if !resolve(&key.destination).may_be_a_service() {
-        return Ok(0);
+        return Ok(None);
     }
     let frontend = frontend.ok_or(Outcome::NoService)?;
-    if !frontends::lets_in(frontend, &key.source) {
-        return Ok(0);
-    }
-    match frontends::choose(frontend, key, false) {
-        Err(Outcome::BackendElsewhere) => Ok(0),
-        chosen => chosen,
-    }
+    Ok(Some(frontend).filter(|frontend| frontends::lets_in(frontend, &key.source)))
 }

@@ -64,20 +64,19 @@ pub extern "C" fn flow_try_port(context: *mut __sk_buff, port: u32, of_node: u32
     // SAFETY: the scratch is this CPU's own, and programs of one CPU do not interleave here.
     let scratch = unsafe { &mut *scratch };
     scratch.answers.destination_port = port as u16;
-    if of_node != 0 && is_in_use(Skb::new(context), &scratch.answers) {
-        return TAKEN;
+    if of_node != 0 {
+        // First, so that who binds a socket meanwhile looks at the flows.
+        if let Some(mark) = mark(scratch.answers.protocol, port as u16) {
+            // SAFETY: an aligned word of the map's.
+            unsafe { mark.write_volatile(USED) };
+        }
+        if is_in_use(Skb::new(context), &scratch.answers) {
+            return TAKEN;
+        }
     }
     for _ in 0..2 {
         match flows::make(&scratch.answers, &scratch.answering) {
-            Made::Done => {
-                if of_node != 0
-                    && let Some(mark) = mark(scratch.answers.protocol, port as u16)
-                {
-                    // SAFETY: an aligned word of the map's.
-                    unsafe { mark.write_volatile(1) };
-                }
-                return 0;
-            }
+            Made::Done => return 0,
             Made::Taken if flows::make_way(&scratch.answers) => {}
             Made::Taken => break,
             Made::Full => return FULL,
@@ -86,9 +85,16 @@ pub extern "C" fn flow_try_port(context: *mut __sk_buff, port: u32, of_node: u32
     TAKEN
 }
 
-/// What says whether a port (network byte order) of the node may be the source of a translated flow: 1. That is noted when
-/// it has become one; and taken back, when somebody wants the port, before the flows are looked at. So no flow is missed,
-/// and its end need not be noted. `None`: it is none of these ports.
+/// The mark of a port (network byte order) that no flow has had since it was looked for.
+pub const UNUSED: u32 = 0;
+/// Of one that a flow may have.
+pub const USED: u32 = 1;
+/// Of one for which somebody looks through the flows.
+pub const LOOKED_FOR: u32 = 2;
+
+/// What says whether a port (network byte order) of the node may be the source of a translated flow. That is noted before
+/// it becomes one; and taken back when somebody who wants the port has looked through the flows, unless another was
+/// noted meanwhile. So no flow is missed, and its end need not be noted. `None`: it is none of these ports.
 #[inline(always)]
 pub fn mark(protocol: u8, port: u16) -> Option<*mut u32> {
     let index = u32::from(u16::from_be(port)).checked_sub(u32::from(FIRST))?;

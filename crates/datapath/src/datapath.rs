@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tombolo_abi::{ABI_VERSION, Addr, Hook, SocketKey, Timeouts, map};
+use tombolo_abi::{ABI_VERSION, Backend, BackendState, Hook, SocketKey, Timeouts, map};
 
 use crate::{
     Attach, Error, Packet, Result, Run, Tables,
@@ -318,30 +318,48 @@ impl Datapath {
         sockets::are_attached(&self.pins, cgroup)
     }
 
-    /// Ends the connected UDP sockets of the thread's network namespace, which is the node's, that speak with these
-    /// backends (addresses, and ports in network byte order) in a Service's name: each is told `ECONNABORTED`, is
-    /// connected no more, and may connect again. Those that have connected to such an address itself stay. Returns how many were ended.
-    pub fn end_sockets(&self, backends: &BTreeSet<(Addr, u16)>) -> Result<usize> {
-        let is_of_service = |peer: &sock_diag::Connected| {
-            let key = SocketKey {
-                cookie: peer.cookie,
-                address: peer.address,
-                port: peer.port,
-                way: SocketKey::FROM_BACKEND,
-                pad: 0,
-            };
-            Ok(self.tables.socket_peers().get(&key)?.is_some())
-        };
-        if backends.is_empty() {
-            return Ok(0);
-        }
+    /// Ends the connected UDP sockets of the thread's network namespace, which is the node's, that speak in a Service's
+    /// name with a backend that no longer serves: each is told `ECONNABORTED`, is connected no more, and may connect
+    /// again. Those that have connected to the backend's address itself stay. Returns how many were ended.
+    ///
+    /// # Errors
+    /// [`Error::Sockets`], of the first that could not be ended; the others were.
+    pub fn end_sockets(&self) -> Result<usize> {
         let mut ended = 0;
+        let mut outcome = Ok(());
         for socket in sock_diag::connected()? {
-            if backends.contains(&(socket.address, socket.port)) && is_of_service(&socket)? {
-                ended += usize::from(sock_diag::end(&socket)?);
+            match self
+                .is_left(&socket)
+                .and_then(|left| Ok(left && sock_diag::end(&socket)?))
+            {
+                Ok(was_ended) => ended += usize::from(was_ended),
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        Ok(ended)
+        outcome.map(|()| ended)
+    }
+
+    /// Whether a socket has a backend in a Service's name, and this one no longer serves.
+    fn is_left(&self, socket: &sock_diag::Connected) -> Result<bool> {
+        let key = SocketKey {
+            cookie: socket.cookie,
+            address: socket.address,
+            port: socket.port,
+            way: SocketKey::FROM_BACKEND,
+            pad: 0,
+        };
+        let Some(peer) = self.tables.socket_peers().get(&key)? else {
+            return Ok(false);
+        };
+        let serves = |backend: &Backend| {
+            backend.state == BackendState::Serving as u8
+                && (backend.address, backend.port) == (socket.address, socket.port)
+        };
+        Ok(!self
+            .tables
+            .backends()
+            .get(peer.backend)?
+            .is_some_and(|row| serves(&row)))
     }
 
     /// Runs a program on a packet, with the maps as they are; it is counted like any other. Redirects

@@ -155,6 +155,7 @@ fn ask(kind: u16, flags: libc::c_int, request: &Request, each: &mut dyn FnMut(Me
         let mut rest = &answer[..len];
         while let Some((header, body)) = rest.split_first_chunk::<HEADER>() {
             let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let body = &body[..body.len().min(len.saturating_sub(HEADER))];
             match u16::from_ne_bytes([header[4], header[5]]) {
                 kind if [libc::NLMSG_DONE, libc::NLMSG_ERROR].contains(&i32::from(kind)) => {
                     let code = body

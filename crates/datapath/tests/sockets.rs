@@ -21,7 +21,7 @@ use common::{
         slab_of, unused_ip,
     },
 };
-use tombolo_abi::{Addr, Backend, BackendState, Frontend, Hook, Outcome, SOURCE_PORTS, Slab};
+use tombolo_abi::{Backend, BackendState, Frontend, Hook, Outcome, SOURCE_PORTS, Slab};
 
 /// How a process writes addresses: those of a family, or those of IPv4 by a socket of IPv6.
 const WAYS: [(Family, bool); 3] = [(V4, false), (V6, false), (V4, true)];
@@ -176,6 +176,37 @@ fn unconnected_udp_keeps_its_backend_while_that_serves() {
     }
 }
 
+/// A backend that serves another Service still.
+#[test]
+fn unconnected_udp_leaves_a_backend_that_its_service_no_longer_has() {
+    let node = Hooked::new();
+    for (f, mapped) in WAYS {
+        let servers = [
+            listen(&node.pod_b, f.b, TARGET_PORT),
+            listen(&node.wire, f.pod_2, TARGET_PORT),
+        ];
+        let both = slab(&node.cluster, 0, 1, UDP, &[f.b, f.pod_2]);
+        publish(&node.cluster, cluster_ip(f), PORT + 1, UDP, both);
+        publish(&node.cluster, cluster_ip(f), 0, 0, Slab::NONE);
+        let to = SocketAddr::new(name(cluster_ip(f), mapped), PORT);
+        for client in [&node.pod_a, &node.own] {
+            let socket = client.run(move || timed(UdpSocket::bind(any(to)).unwrap()));
+            for (taker, only) in [(0, f.b), (1, f.pod_2)] {
+                let slab = slab(&node.cluster, 1, 1 + taker as u32, UDP, &[only]);
+                publish(&node.cluster, cluster_ip(f), PORT, UDP, slab);
+                for _ in 0..2 {
+                    socket.send_to(b"x", to).unwrap();
+                    assert_eq!(taken(&servers).0, taker, "{to}");
+                }
+            }
+            let key = frontend_key(cluster_ip(f), PORT, UDP);
+            assert!(node.cluster.datapath.frontends().remove(&key).unwrap());
+            let refused = socket.send_to(b"x", to).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{to}");
+        }
+    }
+}
+
 #[test]
 fn what_a_pod_connects_by_udp_stays_with_the_packets() {
     let node = Hooked::new();
@@ -267,13 +298,11 @@ fn what_the_node_connects_by_udp_ends_with_its_backend() {
         };
         exchange(&ends, vip);
         exchange(&stays, backend);
-        let end = |address: &str| {
-            let port = TARGET_PORT.to_be();
-            let backends = [(Addr::from(ip(address)), port)].into();
-            node.cluster.datapath.end_sockets(&backends).unwrap()
-        };
-        assert_eq!(end(f.a), 0);
-        assert_eq!(end(f.b), 1);
+        let end = || node.cluster.datapath.end_sockets().unwrap();
+        assert_eq!(end(), 0);
+        set_state(&node.cluster, 1, BackendState::Gone);
+        assert_eq!(end(), 1);
+        set_state(&node.cluster, 1, BackendState::Serving);
         let error = ends.recv(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
         ends.connect(vip).unwrap();

@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::ServiceName;
 
-/// Whose frontends are: what several claim, the lesser in this order gets, and among Services the older.
+/// Who may have frontends. Of several that claim one, a pod gets it before a Service, and of Services the older; where
+/// that does not decide, the lesser in this order.
 ///
 /// A pod's host ports go before Services. They are of this node alone, while a node port is reached at every other node,
 /// too; and the pod was told that they are its own, which no Service that comes later takes back.

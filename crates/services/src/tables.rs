@@ -25,13 +25,13 @@ pub use changes::{Changes, Conflict};
 use crate::compiled::{Compiled, Port};
 use crate::{Error, Owner, Place};
 use adopt::Inherited;
-use backends::{Backends, Key};
+use backends::{Backends, Key, Kind};
 use batch::Batch;
 use claims::{Claims, Slot};
 use held::{Held, HeldPort, HeldRanges, HeldSlab};
 use numbers::Numbers;
 use plan::{NumberPlan, Plan, SlabPlan};
-use refused::Refused;
+use refused::{Known, Refused};
 use slabs::{Region, Slabs};
 
 /// How much the kernel's tables hold, in rows.
@@ -70,8 +70,8 @@ pub struct Tables {
     range_numbers: Numbers,
     inherited: Inherited,
     refused: Refused,
-    /// Whether all Services are known.
-    settled: bool,
+    /// Whose rows that are nobody's go.
+    known: Known,
     batch: Batch,
     capacity: Capacity,
     /// How many rows of FRONTENDS the kernel holds without the changes that nobody took.
@@ -99,18 +99,19 @@ impl Tables {
             &mut affinities,
             &mut range_numbers,
         );
+        let backends = Backends::adopt(capacity.backends, rows.backends, &inherited.named(), now);
         Self {
             held: Vec::new(),
             by_owner: HashMap::new(),
             free_slots: Vec::new(),
             claims: Claims::default(),
-            backends: Backends::adopt(capacity.backends, rows.backends, now),
+            backends,
             slabs,
             affinities,
             range_numbers,
             inherited,
             refused: Refused::default(),
-            settled: false,
+            known: Known::default(),
             batch: Batch::default(),
             capacity,
             frontend_rows,
@@ -148,21 +149,18 @@ impl Tables {
     }
 
     /// The host ports of all pods are known: what the kernel holds of others goes with the next changes, and their
-    /// backends with it, since these pods are gone. Rows of Services stay, also where none of them is known yet.
+    /// backends with it, since these pods are gone. What pods had that there is [no room](Self::apply) for now stays, and
+    /// so do rows of Services, also where none of them is known yet.
     pub fn settle_host_ports(&mut self, now: Instant) {
         self.begin(now);
-        for (key, ids) in self.inherited.host_ports() {
-            if self.claims.owner(&key).is_none() {
-                self.touch(key);
-            }
-            ids.into_iter().for_each(|id| self.backends.disinherit_id(id));
-        }
+        self.known = Known::HostPorts;
+        self.sweep();
     }
 
     /// All Services are known, too: what the kernel holds of others goes with the next changes.
     pub fn settle(&mut self, now: Instant) {
         self.begin(now);
-        self.settled = true;
+        self.known = Known::All;
         self.sweep();
     }
 
@@ -244,14 +242,14 @@ impl Tables {
             ranges,
             rows: Vec::new(),
         };
-        let mut slabs = plan.slabs.into_iter();
+        let (mut slabs, kind) = (plan.slabs.into_iter(), Kind::of(owner));
         for port in &compiled.ports {
             let ids: Vec<u32> = port
                 .backends
                 .iter()
                 .map(|b| {
                     self.backends
-                        .name(Key::of(b), is_serving(b), now)
+                        .name(Key::of(kind, b), is_serving(b), now)
                         .unwrap_or_default()
                 })
                 .collect();
@@ -272,7 +270,7 @@ impl Tables {
                 backends: port
                     .backends
                     .iter()
-                    .map(|b| (Key::of(b), is_serving(b)))
+                    .map(|b| (Key::of(kind, b), is_serving(b)))
                     .collect(),
                 slabs: port_slabs,
             });
@@ -408,10 +406,6 @@ impl Tables {
         for port in old.ports {
             for (key, serves) in &port.backends {
                 self.backends.forget(*key, *serves);
-                // The pod itself is gone, whoever else may name it before it is known who does.
-                if new.is_none() && old.owner.pod().is_some() {
-                    self.backends.disinherit(*key);
-                }
             }
             let gone = port.slabs.iter().filter(|s| !slabs.contains(&s.slab));
             gone.for_each(|s| self.slabs.give_back(Region::of(s.slab)));

@@ -16,12 +16,19 @@ const UDP: u8 = 17;
 /// How many problems are told one by one.
 const TOLD: usize = 10;
 
+/// How often sockets are looked at after backends have gone: once more for those that were being connected meanwhile, or
+/// could not be ended.
+const LOOKS: u8 = 2;
+
 /// What is programmed, and what of it is not as somebody wants it.
 pub struct Programmed {
     pub tables: Tables,
     pub host_ports: HostPorts,
     /// What the kernel has not taken yet: nothing else is applied before.
     unwritten: Option<Changes>,
+    /// How often to look for the node's sockets whose backends have gone; at the start, too, as an agent before this one
+    /// may not have come to it.
+    looks: u8,
     /// How often the kernel refused, and nobody has counted yet.
     pub errors: u64,
     /// Claims that were lost, and nobody was told of yet.
@@ -39,11 +46,17 @@ impl Programmed {
             tables: Tables::adopt(CAPACITY, rows, Instant::now()),
             host_ports: HostPorts::default(),
             unwritten: None,
+            looks: LOOKS,
             errors: 0,
             lost: Vec::new(),
             refused: BTreeMap::new(),
             problems: BTreeMap::new(),
         }
+    }
+
+    /// Whether [`write_left`](Self::write_left) has something to do, in a second.
+    pub fn has_left(&self) -> bool {
+        self.unwritten.is_some() || self.looks > 0
     }
 
     /// Writes what the kernel has not taken before. To be called before anything is applied to the tables.
@@ -52,8 +65,9 @@ impl Programmed {
     /// It does not take it now, either.
     pub fn write_left(&mut self, kernel: &Kernel) -> Result<()> {
         if let Some(changes) = self.unwritten.take() {
-            self.write_changes(kernel, changes)?;
+            return self.write_changes(kernel, changes);
         }
+        self.end_sockets(kernel);
         Ok(())
     }
 
@@ -74,7 +88,25 @@ impl Programmed {
             self.errors += 1;
             return Err(error);
         }
-        match end_sockets(kernel, &changes) {
+        if changes
+            .backends_down
+            .iter()
+            .any(|(_, backend)| backend.protocol == UDP)
+        {
+            self.looks = LOOKS;
+            self.end_sockets(kernel);
+        }
+        self.lost.extend(changes.conflicts);
+        Ok(())
+    }
+
+    /// The node's own connected UDP sockets cannot choose again: they are told that their backend has gone.
+    fn end_sockets(&mut self, kernel: &Kernel) {
+        if self.looks == 0 {
+            return;
+        }
+        self.looks -= 1;
+        match kernel.datapath.end_sockets() {
             Ok(0) => {}
             Ok(ended) => tracing::debug!(ended, "ended UDP sockets whose backends have gone"),
             Err(error) => {
@@ -82,8 +114,6 @@ impl Programmed {
                 tracing::error!(%error, "cannot end UDP sockets whose backends have gone");
             }
         }
-        self.lost.extend(changes.conflicts);
-        Ok(())
     }
 
     /// What is wrong, for a person.
@@ -105,16 +135,4 @@ impl Programmed {
         }
         all
     }
-}
-
-/// The node's own connected UDP sockets cannot choose again: they are told that their backend has gone.
-fn end_sockets(kernel: &Kernel, changes: &Changes) -> Result<usize> {
-    let of_udp = changes
-        .backends_down
-        .iter()
-        .filter(|(_, backend)| backend.protocol == UDP);
-    let left = of_udp
-        .map(|(_, backend)| (backend.address, backend.port))
-        .collect();
-    kernel.datapath.end_sockets(&left)
 }

@@ -152,7 +152,7 @@ impl Programmer {
         let all_seen = self.store.is_complete() && self.knows_node && self.knows_addresses;
         if !left || !all_seen {
             self.count(&mut programmed);
-            return (!left).then_some(start + WRITE_AGAIN);
+            return programmed.has_left().then_some(start + WRITE_AGAIN);
         }
         let mut changed = self.store.take_changed();
         let waits_no_longer = programmed
@@ -170,10 +170,10 @@ impl Programmer {
             tracing::info!(services = self.store.len(), took = ?start.elapsed(), "compiled all Services");
         }
         let written = programmed.write(&self.kernel);
-        let again = match self.note(written) {
-            true => programmed.refused.values().map(|(_, again)| *again).min(),
-            false => Some(start + WRITE_AGAIN),
-        };
+        self.note(written);
+        let refused = programmed.refused.values().map(|(_, again)| *again);
+        let left = programmed.has_left().then_some(start + WRITE_AGAIN);
+        let again = refused.chain(left).min();
         self.count(&mut programmed);
         let lost = std::mem::take(&mut programmed.lost);
         drop(programmed);

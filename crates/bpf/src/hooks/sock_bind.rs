@@ -10,7 +10,7 @@ use crate::{
     resolve,
     socket::{Socket, answered},
     socket_services::Caller,
-    source_ports,
+    source_ports::{self, LOOKED_FOR, UNUSED, USED},
 };
 
 /// Of IPv4.
@@ -41,13 +41,17 @@ fn bind<const V4: bool>(socket: Socket<V4>) -> Result<Outcome, Outcome> {
     };
     // SAFETY: an aligned word of the map's.
     unsafe {
-        if mark.read_volatile() == 0 {
+        if mark.read_volatile() == UNUSED {
             return Ok(Outcome::NotOurs);
         }
-        mark.write_volatile(0);
+        mark.write_volatile(LOOKED_FOR);
         if is_in_use(socket.address(), port, caller.protocol) {
-            mark.write_volatile(1);
+            mark.write_volatile(USED);
             return Err(Outcome::PortInUse);
+        }
+        // Unless a flow has come to it since. (Programs have no compare-and-swap from the compiler.)
+        if mark.read_volatile() == LOOKED_FOR {
+            mark.write_volatile(UNUSED);
         }
     }
     Ok(Outcome::NotOurs)
@@ -63,7 +67,7 @@ struct Search {
 }
 
 /// Whether a translated flow has this port of the node's address. That is a look at all flows, which takes milliseconds;
-/// but it comes once after a flow has had the port.
+/// but it comes only for a port that a flow has, or has had since the last look.
 #[inline(always)]
 fn is_in_use(address: Addr, port: u16, protocol: u8) -> bool {
     let mut search = Search {

@@ -35,7 +35,7 @@ fn sendmsg<const V4: bool>(socket: Socket<V4>) -> Result<Outcome, Outcome> {
     }
     let (address, port) = (socket.address(), socket.port());
     let cookie = socket.cookie();
-    let backend = match peers::kept(cookie, &address, port) {
+    let backend = match peers::kept(caller, cookie, &address, port) {
         Some(backend) => backend,
         None => {
             let Some((id, backend)) = caller.choose(&address, port)? else {

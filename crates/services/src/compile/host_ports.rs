@@ -34,7 +34,7 @@ impl HostPort {
 }
 
 /// Compiles what the host ports of a pod want of this node's tables: `addresses` are the pod's, `node` those that the
-/// node has now.
+/// node has now. Of several addresses of one family a port leads to the first: it can lead to one alone.
 ///
 /// Without regard to others': that no two pods have the same is known before. A port at an address that is not the
 /// node's leads nowhere, with a [problem](Compiled::problems): a pod must not get what is somebody else's.
@@ -45,8 +45,10 @@ pub fn compile_host_ports(
     node: &BTreeSet<IpAddr>,
 ) -> Compiled {
     let mut compiled = Compiled::default();
+    let first = |is_ipv4: bool| addresses.iter().find(|a| a.is_ipv4() == is_ipv4);
+    let of_each_family = [first(true), first(false)];
     for port in ports {
-        for &address in addresses {
+        for &address in of_each_family.into_iter().flatten() {
             let at = match port.address {
                 Some(at) if at.is_ipv4() != address.is_ipv4() => continue,
                 Some(at) => at,

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tombolo_abi::{Addr, Backend, Frontend, FrontendKey, SLAB_ROW, Slab, SlabRow, SourceRangeKey};
 
+use super::backends::Named;
 use super::numbers::Numbers;
 use super::slabs::{Region, Slabs};
 
@@ -107,17 +108,38 @@ impl Inherited {
         inherited
     }
 
-    /// The host ports among the frontends, with the backends' ids.
-    pub fn host_ports(&self) -> Vec<(FrontendKey, Vec<u32>)> {
-        let rows = self.frontends.iter();
-        let of_pods = rows.filter(|(_, row)| row.flags & Frontend::HOST_PORT != 0);
-        let ids = |slab: Slab| {
-            let row = self.slab_rows.get(&slab.base());
-            row.map(|r| r.backends[..SLAB_ROW.min(slab.len().into())].to_vec())
-        };
-        of_pods
-            .map(|(key, row)| (*key, ids(row.internal).unwrap_or_default()))
-            .collect()
+    /// The host ports among the frontends.
+    pub fn host_ports(&self) -> impl Iterator<Item = FrontendKey> {
+        let of_pods = self.frontends.iter().filter(|(_, row)| is_host_port(row));
+        of_pods.map(|(key, _)| *key)
+    }
+
+    /// The backends that frontends name.
+    pub fn named(&self) -> Named {
+        let mut named = Named::default();
+        for row in self.frontends.values() {
+            let by = if is_host_port(row) {
+                &mut named.by_host_ports
+            } else {
+                &mut named.by_services
+            };
+            by.extend(self.backends_of(row));
+        }
+        named
+    }
+
+    /// The backends that a frontend names, by id.
+    pub fn backends_of(&self, row: &Frontend) -> HashSet<u32> {
+        let slabs = [row.internal, row.external].into_iter();
+        // Where a slab overlaps another, its entries are not its own.
+        let slabs = slabs.filter(|slab| self.slabs.contains(slab));
+        slabs.flat_map(|slab| self.entries(slab)).collect()
+    }
+
+    fn entries(&self, slab: Slab) -> impl Iterator<Item = u32> {
+        let region = Region::of(slab);
+        let rows = (region.base..region.end()).filter_map(|at| self.slab_rows.get(&at));
+        rows.flat_map(|row| row.backends).filter(|id| *id != 0)
     }
 
     /// Takes over a slab that a frontend names, if it is free to be taken and has just these entries.
@@ -164,16 +186,6 @@ impl Inherited {
             && numbered(row.source_ranges, self.ranges.contains_key(&row.source_ranges))
     }
 
-    /// The backends that its slabs name, by id.
-    pub fn backends(&self) -> HashSet<u32> {
-        let rows = self.slabs.iter().flat_map(|slab| {
-            let region = Region::of(*slab);
-            region.base..region.end()
-        });
-        let rows = rows.filter_map(|at| self.slab_rows.get(&at));
-        rows.flat_map(|row| row.backends).collect()
-    }
-
     /// Ends the inheritance, but for these frontends and all that they name.
     pub fn take_leftover(&mut self, kept: &HashSet<FrontendKey>) -> Leftover {
         self.frontends.retain(|key, _| kept.contains(key));
@@ -209,4 +221,8 @@ impl Inherited {
             affinities,
         }
     }
+}
+
+fn is_host_port(row: &Frontend) -> bool {
+    row.flags & Frontend::HOST_PORT != 0
 }

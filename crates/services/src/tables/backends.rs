@@ -1,4 +1,4 @@
-//! The backends that all Services share: one id for each address, port and protocol.
+//! The backends that all Services share, and those of host ports: one id for each address, port and protocol of a kind.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -7,18 +7,38 @@ use std::time::Instant;
 use tombolo_abi::{Addr, Backend, BackendState};
 
 use super::ids::Ids;
+use crate::Owner;
+
+/// Who sends clients to a backend. What Services say of a pod is not said of its host ports: these lead to it also while
+/// it is not ready, and until it is gone, as those of the plugin `portmap` do. One row cannot have both states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    HostPort,
+    Service,
+}
+
+impl Kind {
+    pub fn of(owner: &Owner) -> Self {
+        match owner {
+            Owner::Pod(_) => Self::HostPort,
+            Owner::Service(_) => Self::Service,
+        }
+    }
+}
 
 /// A backend by what it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
+    kind: Kind,
     address: Addr,
     port: u16,
     protocol: u8,
 }
 
 impl Key {
-    pub fn of(row: &Backend) -> Self {
+    pub fn of(kind: Kind, row: &Backend) -> Self {
         Self {
+            kind,
             address: row.address,
             port: row.port,
             protocol: row.protocol,
@@ -38,16 +58,16 @@ impl Key {
 /// Who names a backend, and what of.
 struct Held {
     id: u32,
-    /// How many ports of Services name it.
+    /// How many ports of its kind name it.
     named: u32,
     /// How many of them as one that serves.
     serving: u32,
-    /// What an agent before this one wrote, as long as not all Services are known. Gone: nothing.
+    /// What an agent before this one wrote, as long as not all who may name it are known. Gone: nothing.
     inherited: BackendState,
 }
 
 impl Held {
-    /// It serves if any Service says so: they look at the same pod, and may know it for different whiles.
+    /// It serves if anyone who names it says so: Services look at the same pod, and may know it for different whiles.
     fn state(&self) -> BackendState {
         if self.serving > 0 || self.inherited == BackendState::Serving {
             BackendState::Serving
@@ -66,10 +86,17 @@ pub(super) struct Backends {
     capacity: usize,
     /// What the kernel holds of those that may have changed since.
     touched: BTreeMap<u32, (Key, BackendState)>,
-    /// Inherited under a second id, or in no state that there is: nobody will name these.
+    /// Inherited under a second id, or in no state that there is: nobody will name these again.
     surplus: Vec<(u32, Key)>,
     /// Those of them that go with the next changes.
     going: Vec<(u32, Key)>,
+}
+
+/// The ids that the kernel's frontends name.
+#[derive(Default)]
+pub(super) struct Named {
+    pub by_host_ports: HashSet<u32>,
+    pub by_services: HashSet<u32>,
 }
 
 /// Changed rows of backends.
@@ -83,9 +110,15 @@ pub(super) struct Written {
 
 impl Backends {
     /// What the kernel holds. Rows of backends that are gone still have their address, which tells that the id was used.
-    pub fn adopt(capacity: usize, rows: Vec<(u32, Backend)>, now: Instant) -> Self {
+    /// Of which kind a backend is, those tell who name it: the rest is taken for Services'.
+    pub fn adopt(capacity: usize, mut rows: Vec<(u32, Backend)>, named: &Named, now: Instant) -> Self {
         let (mut used, mut freed) = (BTreeSet::new(), Vec::new());
         let (mut held, mut surplus) = (HashMap::new(), Vec::new());
+        // One that serves, and is named by nobody, may be left of a host port: it comes last where there are several.
+        let is_doubtful = |id: &u32, row: &Backend| {
+            row.state == BackendState::Serving as u8 && !named.by_services.contains(id)
+        };
+        rows.sort_by_key(|(id, row)| (is_doubtful(id, row), *id));
         for (id, row) in rows {
             if id == 0 || id as usize >= capacity || row == Backend::default() {
                 continue;
@@ -95,7 +128,12 @@ impl Backends {
                 continue;
             }
             used.insert(id);
-            let key = Key::of(&row);
+            let kind = if named.by_host_ports.contains(&id) {
+                Kind::HostPort
+            } else {
+                Kind::Service
+            };
+            let key = Key::of(kind, &row);
             let inherited = match row.state {
                 s if s == BackendState::Serving as u8 => BackendState::Serving,
                 s if s == BackendState::NotServing as u8 => BackendState::NotServing,
@@ -179,28 +217,19 @@ impl Backends {
         });
     }
 
-    /// Has a backend go that an agent before this one wrote, unless somebody names it.
-    pub fn disinherit(&mut self, key: Key) {
-        self.change(key, |h| h.inherited = BackendState::Gone);
+    /// The ids that somebody names.
+    pub fn named(&self) -> impl Iterator<Item = u32> {
+        self.held.values().filter(|h| h.named > 0).map(|h| h.id)
     }
 
-    /// The same, by its id.
-    pub fn disinherit_id(&mut self, id: u32) {
-        let key = self.held.iter().find(|(_, h)| h.id == id).map(|(key, _)| *key);
-        if let Some(key) = key {
-            self.disinherit(key);
-        }
+    /// All host ports are known: what none of them named goes, but these.
+    pub fn settle_host_ports(&mut self, kept: &HashSet<u32>) {
+        self.disinherit(|key, held| key.kind == Kind::HostPort && !kept.contains(&held.id));
     }
 
-    /// All Services are known: what none of them named goes, but these.
+    /// All Services are known, too: what nobody named goes, but these.
     pub fn settle(&mut self, kept: &HashSet<u32>) {
-        let inherited = self
-            .held
-            .iter()
-            .filter(|(_, h)| h.inherited != BackendState::Gone && !kept.contains(&h.id));
-        for key in inherited.map(|(k, _)| *k).collect::<Vec<_>>() {
-            self.change(key, |h| h.inherited = BackendState::Gone);
-        }
+        self.disinherit(|_, held| !kept.contains(&held.id));
         let going = self.surplus.extract_if(.., |(id, _)| !kept.contains(id));
         self.going.extend(going);
     }
@@ -225,6 +254,15 @@ impl Backends {
             written.down.push((id, key.row(BackendState::Gone)));
         }
         written
+    }
+
+    /// Has those go that an agent before this one wrote and nobody names.
+    fn disinherit(&mut self, goes: impl Fn(&Key, &Held) -> bool) {
+        let inherited = self.held.iter();
+        let going = inherited.filter(|(key, h)| h.inherited != BackendState::Gone && goes(key, h));
+        for key in going.map(|(k, _)| *k).collect::<Vec<_>>() {
+            self.change(key, |h| h.inherited = BackendState::Gone);
+        }
     }
 
     fn change(&mut self, key: Key, change: impl FnOnce(&mut Held)) -> Option<u32> {

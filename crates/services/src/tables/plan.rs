@@ -6,7 +6,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use tombolo_abi::{Frontend, Slab};
 
-use super::backends::Key;
+use super::backends::{Key, Kind};
 use super::claims::Slot;
 use super::held::range_key;
 use super::{Tables, ids, slabs, whole_address};
@@ -83,7 +83,7 @@ impl Plan {
         tables.check_ranges(owner, &self.ranges)?;
         for port in &compiled.ports {
             for index in 0..port.sets.len() {
-                let slab = tables.plan_slab(slot, port, index);
+                let slab = tables.plan_slab(Kind::of(owner), slot, port, index);
                 self.slabs.push(slab.map_err(|rows| tables.no_slab(owner, rows))?);
             }
         }
@@ -103,9 +103,15 @@ impl Plan {
 
 impl Tables {
     /// Finds a set's place; otherwise how many rows it needs.
-    fn plan_slab(&mut self, slot: Option<Slot>, port: &Port, index: usize) -> Result<SlabPlan, usize> {
+    fn plan_slab(
+        &mut self,
+        kind: Kind,
+        slot: Option<Slot>,
+        port: &Port,
+        index: usize,
+    ) -> Result<SlabPlan, usize> {
         let set = &port.sets[index];
-        if let Some(members) = self.members(port, set) {
+        if let Some(members) = self.members(kind, port, set) {
             let held = slot.and_then(|s| self.held[s as usize].as_ref()?.port(port));
             if let Some(slab) = held.and_then(|h| h.slab(set.spread, &members)) {
                 return Ok(SlabPlan::Kept(slab));
@@ -123,8 +129,8 @@ impl Tables {
     }
 
     /// A set's backends, if all of them have their ids.
-    fn members(&self, port: &Port, set: &Set) -> Option<Box<[u32]>> {
-        let id = |&m: &u32| self.backends.id(&Key::of(&port.backends[m as usize]));
+    fn members(&self, kind: Kind, port: &Port, set: &Set) -> Option<Box<[u32]>> {
+        let id = |&m: &u32| self.backends.id(&Key::of(kind, &port.backends[m as usize]));
         set.members.iter().map(id).collect()
     }
 
@@ -199,7 +205,8 @@ impl Tables {
     }
 
     fn check_backends(&self, owner: &Owner, compiled: &Compiled, now: Instant) -> Result<(), Error> {
-        let all = compiled.ports.iter().flat_map(|p| &p.backends).map(Key::of);
+        let all = compiled.ports.iter().flat_map(|p| &p.backends);
+        let all = all.map(|b| Key::of(Kind::of(owner), b));
         let new: HashSet<Key> = all.filter(|k| self.backends.id(k).is_none()).collect();
         let (needed, free) = (new.len(), self.backends.free());
         if needed <= self.backends.available(now) {

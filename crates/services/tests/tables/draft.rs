@@ -56,24 +56,21 @@ pub fn v4(a: u8, b: u8) -> Addr {
 }
 
 impl Draft {
-    /// As the host ports of a pod, which is nobody else's backend.
+    /// As the host ports of a pod, which is Services' backend, too: all of them are served, and each is at some place.
     pub fn of_pod(&self) -> Compiled {
-        let mut compiled = self.compiled();
-        compiled.created = None;
-        compiled.addresses.clear();
-        compiled.source_ranges.clear();
-        for port in &mut compiled.ports {
-            for backend in &mut port.backends {
-                let IpAddr::V4(own) = backend.address.into() else {
-                    continue;
-                };
-                backend.address = v4(2, own.octets()[3]);
-            }
-            for frontend in &mut port.frontends {
-                frontend.scope = Scope::HostPort;
-                frontend.limited = false;
-                frontend.flags |= tombolo_abi::Frontend::HOST_PORT;
-            }
+        let mut draft = self.clone();
+        draft.age = None;
+        draft.whole.clear();
+        draft.ranges.clear();
+        for port in &mut draft.ports {
+            port.backends.retain(|_, serves| *serves);
+        }
+        let mut compiled = draft.compiled();
+        compiled.ports.retain(|port| !port.frontends.is_empty());
+        for frontend in compiled.ports.iter_mut().flat_map(|port| &mut port.frontends) {
+            frontend.scope = Scope::HostPort;
+            frontend.limited = false;
+            frontend.flags |= tombolo_abi::Frontend::HOST_PORT;
         }
         compiled
     }

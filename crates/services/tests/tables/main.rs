@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "what panics here fails the test")]
 
 mod draft;
+mod host_ports;
+mod refused;
 #[path = "../support/mod.rs"]
 mod support;
 mod views;
@@ -15,11 +17,8 @@ use draft::{Draft, PortDraft, draft, v4};
 use proptest::prelude::*;
 use support::{Kernel, ROOMY, cases};
 use tombolo_abi::{Backend, Frontend, FrontendKey, Slab, SlabRow};
-use tombolo_services::{
-    Capacity, Changes, Compiled, Error, HostPort, KernelRows, Owner, Place, Resource, Tables,
-    compile_host_ports,
-};
-use views::{PODS, in_order, wanted};
+use tombolo_services::{Capacity, Compiled, Error, KernelRows, Owner, Resource, Tables};
+use views::{in_order, wanted};
 use world::{ID_REST, Step, World};
 
 fn step() -> impl Strategy<Value = Step> {
@@ -276,117 +275,6 @@ fn the_older_service_has_the_address_and_the_other_gets_it_after() {
 }
 
 #[test]
-fn a_pods_host_port_goes_before_the_oldest_service_and_leaves_it_after() {
-    let now = Instant::now();
-    let mut tables = Tables::adopt(ROOMY, KernelRows::default(), now);
-    let (service, compiled) = one_backend(0, 0);
-    tables.apply(&service, Some(&compiled), now).unwrap();
-    tables.take_changes();
-    let pod = World::name(PODS);
-    let key = compiled.ports[0].frontends[0].key;
-    let Owner::Pod(attachment) = &pod else {
-        panic!("{pod}")
-    };
-    let port = HostPort {
-        protocol: 6,
-        port: 80.try_into().unwrap(),
-        address: Some(key.address.into()),
-        container_port: 8080.try_into().unwrap(),
-    };
-    let addresses = ["10.1.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
-    let of_node = [key.address.into()].into();
-    let of_pod = compile_host_ports(attachment, &addresses, std::slice::from_ref(&port), &of_node);
-    tables.apply(&pod, Some(&of_pod), now).unwrap();
-    let changes = tables.take_changes();
-    assert_eq!((changes.frontends.len(), changes.frontends[0].0), (1, key));
-    let told: Vec<String> = changes.conflicts.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        told,
-        [
-            "10.0.0.0:80/TCP is a host port of pod default/p4 on this node, which goes before Services; take it from the pod, or give Service default/s0 another"
-        ]
-    );
-    assert_eq!(
-        tables.owners().map(|(_, owner)| owner).collect::<Vec<_>>(),
-        [&pod]
-    );
-    tables.apply(&pod, None, now).unwrap();
-    assert_eq!(tables.take_changes().frontends.len(), 1);
-    assert_eq!(
-        tables.owners().map(|(_, owner)| owner).collect::<Vec<_>>(),
-        [&service]
-    );
-
-    // Where the node does not have the address, it stays whose it is.
-    let of_pod = compile_host_ports(attachment, &addresses, &[port], &BTreeSet::new());
-    assert_eq!(
-        of_pod.problems,
-        ["pod default/p4: host port 10.0.0.0:80/TCP is not served: the node does not have 10.0.0.0 now"]
-    );
-    assert!(of_pod.ports.is_empty());
-}
-
-#[test]
-fn host_ports_are_at_the_addresses_of_each_family() {
-    let Owner::Pod(pod) = World::name(PODS) else {
-        panic!("a pod")
-    };
-    let places = |address: Option<&str>| -> Vec<String> {
-        let port = HostPort {
-            protocol: 17,
-            port: 53.try_into().unwrap(),
-            address: address.map(|a| a.parse().unwrap()),
-            container_port: 5353.try_into().unwrap(),
-        };
-        let addresses = ["10.1.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
-        let compiled = compile_host_ports(&pod, &addresses, &[port], &BTreeSet::new());
-        let ports = compiled.ports.iter();
-        ports
-            .map(|port| {
-                assert_eq!(
-                    (port.backends.len(), u16::from_be(port.backends[0].port)),
-                    (1, 5353)
-                );
-                let [frontend] = &port.frontends[..] else {
-                    panic!("{port:?}")
-                };
-                assert_eq!((frontend.internal, frontend.external), (Some(0), Some(0)));
-                let backend = std::net::IpAddr::from(port.backends[0].address);
-                format!("{} to {backend}", Place(frontend.key).of_host_port())
-            })
-            .collect()
-    };
-    let (v4, v6) = (
-        "host port 53/UDP (IPv4) to 10.1.0.7",
-        "host port 53/UDP (IPv6) to fd00::7",
-    );
-    assert_eq!(places(None), [v4, v6]);
-    assert_eq!(places(Some("0.0.0.0")), [v4]);
-    assert_eq!(places(Some("::")), [v6]);
-    assert_eq!(places(Some("127.0.0.2")), ["127.0.0.2:53/UDP to 10.1.0.7"]);
-    assert_eq!(places(Some("::1")), ["[::1]:53/UDP to fd00::7"]);
-    assert_eq!(places(Some("192.0.2.1")), [""; 0]);
-
-    let mut sctp = HostPort {
-        protocol: 132,
-        port: 80.try_into().unwrap(),
-        address: None,
-        container_port: 81.try_into().unwrap(),
-    };
-    let problems = |port: &HostPort| {
-        let port = std::slice::from_ref(port);
-        compile_host_ports(&pod, &["10.1.0.7".parse().unwrap()], port, &BTreeSet::new()).problems
-    };
-    assert!(
-        problems(&sctp)[0].contains("which would be 81 to the pod"),
-        "{:?}",
-        problems(&sctp)
-    );
-    sctp.container_port = sctp.port;
-    assert_eq!(problems(&sctp), [""; 0]);
-}
-
-#[test]
 fn one_endpoint_more_writes_one_backend_one_slab_and_the_ports_frontends() {
     let now = Instant::now();
     let mut tables = Tables::adopt(ROOMY, KernelRows::default(), now);
@@ -405,66 +293,4 @@ fn one_endpoint_more_writes_one_backend_one_slab_and_the_ports_frontends() {
     assert_eq!(changes.writes(), 3, "{changes:?}");
     tables.apply(&name, Some(&compiled), now).unwrap();
     assert!(tables.take_changes().is_empty(), "nothing changed");
-}
-
-/// A table that is full when an agent begins: whom there is no room for now keeps what the agent before has written.
-#[test]
-fn what_is_refused_at_a_restart_keeps_what_it_had() {
-    let now = Instant::now();
-    let capacity = Capacity { backends: 4, ..ROOMY };
-    let (first, first_compiled) = one_backend(0, 0);
-    let (second, second_compiled) = {
-        let (name, mut compiled) = one_backend(1, 1);
-        compiled.ports[0].affinity_timeout = 60;
-        compiled.ports[0].frontends[0].limited = true;
-        compiled.source_ranges = vec!["192.168.0.0/24".parse().unwrap()];
-        compiled.addresses = vec![v4(0, 1)];
-        (name, compiled)
-    };
-    let mut kernel = Kernel::default();
-    let mut tables = Tables::adopt(capacity, KernelRows::default(), now);
-    tables.apply(&first, Some(&first_compiled), now).unwrap();
-    tables.apply(&second, Some(&second_compiled), now).unwrap();
-    kernel.write_all(&tables.take_changes());
-    let before = kernel.clone();
-
-    // Meanwhile it has come to need more than there is, and the other one is as it was.
-    let mut grown = second_compiled.clone();
-    for backend in 2..4 {
-        let mut more = grown.ports[0].backends[0];
-        more.address = v4(1, backend);
-        grown.ports[0].backends.push(more);
-        grown.ports[0].sets[0].members.push(u32::from(backend) - 1);
-    }
-    let mut tables = Tables::adopt(capacity, kernel.rows(), now);
-    let restart = |tables: &mut Tables| {
-        tables.apply(&first, Some(&first_compiled), now).unwrap();
-        tables.apply(&second, Some(&grown), now).unwrap_err();
-        tables.settle(now);
-        assert_eq!(tables.take_changes(), Changes::default());
-    };
-    restart(&mut tables);
-
-    // There is room when the other one goes; nothing of what it had stays behind then.
-    tables.apply(&first, None, now).unwrap();
-    tables.apply(&second, Some(&grown), now).unwrap_err();
-    kernel.write_all(&tables.take_changes());
-    tables.apply(&second, Some(&grown), now).unwrap_err();
-    tables.apply(&second, Some(&grown), now + ID_REST).unwrap();
-    kernel.write_all(&tables.take_changes());
-    let mut fresh = Tables::adopt(capacity, kernel.rows(), now + ID_REST);
-    fresh.apply(&second, Some(&grown), now + ID_REST).unwrap();
-    fresh.settle(now + ID_REST);
-    assert!(fresh.take_changes().is_empty(), "all is as the Service says");
-
-    // It goes itself, and so does what it had.
-    let mut kernel = before;
-    let mut tables = Tables::adopt(capacity, kernel.rows(), now);
-    restart(&mut tables);
-    tables.apply(&second, None, now).unwrap();
-    kernel.write_all(&tables.take_changes());
-    let mut fresh = Tables::adopt(capacity, kernel.rows(), now);
-    fresh.apply(&first, Some(&first_compiled), now).unwrap();
-    fresh.settle(now);
-    assert!(fresh.take_changes().is_empty(), "nothing is left of it");
 }

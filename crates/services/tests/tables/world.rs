@@ -211,25 +211,24 @@ impl World {
 
     pub fn check_all(&self, wanted: &Views) {
         assert_eq!(views(&self.kernel), *wanted);
-        let mut states: BTreeMap<(Addr, u16), u8> = BTreeMap::new();
-        for backend in self
-            .services
-            .values()
-            .flat_map(|s| &s.ports)
-            .flat_map(|p| &p.backends)
-        {
-            let state = states.entry(who(backend)).or_insert(backend.state);
-            *state = (*state).min(backend.state);
+        // Host ports and Services each have their own row of a backend, and their own word on whether it serves.
+        let mut states: BTreeMap<(bool, Addr, u16), u8> = BTreeMap::new();
+        for (number, service) in &self.services {
+            for backend in service.ports.iter().flat_map(|p| &p.backends) {
+                let (address, port) = who(backend);
+                let state = states
+                    .entry((*number >= PODS, address, port))
+                    .or_insert(backend.state);
+                *state = (*state).min(backend.state);
+            }
         }
-        let live = self
-            .kernel
-            .backends
-            .values()
-            .filter(|b| b.state != BackendState::Gone as u8);
-        let live: Vec<((Addr, u16), u8)> = live.map(|b| (who(b), b.state)).collect();
-        let count = live.len();
-        let live: BTreeMap<(Addr, u16), u8> = live.into_iter().collect();
-        assert_eq!(live.len(), count, "a backend has two ids");
+        let mut states: Vec<((Addr, u16), u8)> =
+            states.into_iter().map(|((_, a, p), s)| ((a, p), s)).collect();
+        states.sort();
+        let live = self.kernel.backends.values();
+        let live = live.filter(|b| b.state != BackendState::Gone as u8);
+        let mut live: Vec<((Addr, u16), u8)> = live.map(|b| (who(b), b.state)).collect();
+        live.sort();
         assert_eq!(live, states);
         // Slabs do not overlap, and each is one port's.
         let mut rows = BTreeMap::new();
