@@ -34,8 +34,8 @@ pub struct Args {
     /// How programs are attached to devices
     #[arg(long, value_enum, default_value_t)]
     pub attach: Attach,
-    /// The control group (cgroup v2) whose processes, and those of all groups below, reach Services by their sockets:
-    /// usually /sys/fs/cgroup; left out: pods reach Services by their packets, the node's own processes do not
+    /// The control group (cgroup v2) whose processes, and those of all groups below, reach Services and host ports by
+    /// their sockets: usually /sys/fs/cgroup; left out: pods reach them by packets, the node's own processes do not
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
     /// The form of log lines

@@ -25,7 +25,7 @@ pub struct HostPorts {
     node: BTreeSet<IpAddr>,
     /// Pods whose host ports are not yet in the tables as they are to be at these addresses: there was no room, the
     /// kernel has refused, or nobody has come to it.
-    behind: BTreeSet<services::Attachment>,
+    pub behind: BTreeSet<services::Attachment>,
 }
 
 /// A pod that has some.
@@ -151,7 +151,7 @@ impl Services {
         Ok(removed)
     }
 
-    /// The node's addresses may have changed. What could not be done is logged, and done by the next call, ADD or DEL.
+    /// The node's addresses may have changed. What could not be done is logged, and done later.
     pub fn refresh_host_ports(&self) {
         let mut programmed = self.lock();
         let mut refresh = || -> Result<bool, Error> {
@@ -239,7 +239,7 @@ impl Services {
 impl Programmed {
     /// Takes into the tables what pods that are behind have of host ports now. Gives those that there is no room for,
     /// which stay behind.
-    fn catch_up(&mut self) -> BTreeMap<services::Attachment, Refusal> {
+    pub fn catch_up(&mut self) -> BTreeMap<services::Attachment, Refusal> {
         let mut refused = BTreeMap::new();
         for name in std::mem::take(&mut self.host_ports.behind) {
             if let Err(why) = self.apply_host_ports(&name) {

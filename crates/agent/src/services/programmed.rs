@@ -56,10 +56,10 @@ impl Programmed {
 
     /// Whether [`write_left`](Self::write_left) has something to do, in a second.
     pub fn has_left(&self) -> bool {
-        self.unwritten.is_some() || self.looks > 0
+        self.unwritten.is_some() || self.looks > 0 || !self.host_ports.behind.is_empty()
     }
 
-    /// Writes what the kernel has not taken before. To be called before anything is applied to the tables.
+    /// Writes what the kernel has not taken before, and what there was no room for. To be called before anything is applied to the tables.
     ///
     /// # Errors
     /// It does not take it now, either.
@@ -68,7 +68,12 @@ impl Programmed {
             return self.write_changes(kernel, changes);
         }
         self.end_sockets(kernel);
-        Ok(())
+        if self.host_ports.behind.is_empty() {
+            return Ok(());
+        }
+        // Those that there is still no room for stay behind.
+        self.catch_up();
+        self.write(kernel)
     }
 
     /// Writes what was applied since.

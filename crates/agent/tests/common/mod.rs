@@ -339,13 +339,19 @@ impl Node {
 /// Where host ports lead to.
 fn led_to(tables: &tombolo_datapath::Tables) -> BTreeSet<IpAddr> {
     let rows = tables.frontends().entries().unwrap();
-    let of_pods = rows.values().filter(|row| row.flags & Frontend::HOST_PORT != 0);
+    let of_pods = rows
+        .iter()
+        .filter(|(_, row)| row.flags & Frontend::HOST_PORT != 0);
     of_pods
-        .map(|row| {
+        .filter_map(|(key, row)| {
             let ids = tables.slabs().get(row.internal.base()).unwrap().unwrap().backends;
             let backend = tables.backends().get(ids[0]).unwrap().unwrap();
-            assert_eq!(backend.state, BackendState::Serving as u8, "{backend:?}");
-            IpAddr::from(backend.address)
+            if backend.state != BackendState::Serving as u8 {
+                let now = tables.frontends().get(key).unwrap();
+                assert_eq!(now, None, "it has gone meanwhile, or leads to {backend:?}");
+                return None;
+            }
+            Some(IpAddr::from(backend.address))
         })
         .collect()
 }
